@@ -1,0 +1,96 @@
+"""Provisioner → engine: what an engine is started with, and what is asked of it while it runs.
+
+The engine reads one `EngineConfig` as JSON from standard input until EOF (so no secret is in its argv or environment), then
+serves HTTP on the unix socket `socket`. Every request carries `x-rootlink-key: <key>`; without it the answer is 401.
+
+    GET    /internal/status                     → EngineStatus
+    POST   /internal/stop-if-idle {idle_secs}   → {stopping: bool}; when true, it refuses new work (503, header
+                                                  `x-rootlink-engine: stopping`) from that moment on, and ends
+    POST   /internal/stop                       → {stopping: true}
+    PUT    /internal/environment {secrets, policy} → {restarted: [name]}; only mounts that use a changed value restart
+    GET    /internal/connections                → [Actual]
+    PUT    /internal/connections/{id} Desired   → NDJSON stream of `InstallEvent`, one a line
+    DELETE /internal/connections/{id}           → {removed: bool}
+    GET    /internal/logs                       → {lines: [str]}
+    POST   /internal/decisions                  → [Decision]; each is handed over once
+
+Answers are the envelope of CONTRACT §3. The gateway forwards `/mcp*` and `/engine/*` to the same socket unchanged, adding
+`x-rootlink-key`, `x-rootlink-principal` (id of the project key) and `x-rootlink-scopes` (comma-separated), after removing any
+header of the client's that begins with `x-rootlink-`, and its `Authorization` and `Cookie`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from rootlink.wire.mounts import Actual, Step
+
+KEY_HEADER = "x-rootlink-key"
+PRINCIPAL_HEADER = "x-rootlink-principal"
+SCOPES_HEADER = "x-rootlink-scopes"
+ENGINE_HEADER = "x-rootlink-engine"
+
+Sandbox = Literal["kernel", "advisory"]
+
+
+class EgressPolicy(msgspec.Struct, frozen=True):
+    """`allow`: the project's domains, each optionally `:port`. `private`: CIDRs the operator opened. `resolve`: `NAME:PORT=ADDRESS:PORT`."""
+
+    allow: list[str] = []
+    private: list[str] = []
+    resolve: list[str] = []
+    extra_ca: str | None = None
+
+
+class EngineConfig(msgspec.Struct, frozen=True):
+    """Directories are absolute. `catalog` is what the `connector_catalog` tool answers: the engine knows no catalogue of its own."""
+
+    project: str
+    key: str
+    socket: str
+    state_dir: str
+    files_dir: str
+    store_dir: str
+    secrets: dict[str, str] = {}
+    policy: EgressPolicy = EgressPolicy()
+    allow_paths: list[str] = []
+    sandbox: Sandbox = "advisory"
+    catalog: list[dict[str, Any]] = []
+
+
+class Environment(msgspec.Struct, frozen=True):
+    secrets: dict[str, str]
+    policy: EgressPolicy
+
+
+class EngineStatus(msgspec.Struct, frozen=True):
+    pid: int
+    idle_secs: float  # since the last call or stream ended; 0 while one is open
+    calls: int
+    streams: int
+    memory_bytes: int  # of the whole process tree, PSS where the kernel tells it
+    mounts: int
+    functions: int
+    sandbox: Sandbox = "advisory"
+
+
+class InstallEvent(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Exactly one member is set; `done` or `failed` comes last. `failed` is {code, message}."""
+
+    step: Step | None = None
+    done: Actual | None = None
+    failed: dict[str, str] | None = None
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """`time` is Unix seconds of the latest; `count` how often since the last hand-over. `connection` is a mount's or function's name."""
+
+    time: float
+    connection: str
+    host: str
+    port: int
+    verdict: Literal["allowed", "denied"]
+    reason: str
+    count: int = 1

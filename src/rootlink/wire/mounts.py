@@ -1,0 +1,97 @@
+"""The shape of what an engine holds: an MCP server to mount, a function to deploy, and a connection's wish for either.
+
+`MountSpec` is the body of POST …/mcp-servers (CONTRACT §3) plus two members only the catalogue sets (`package`, `concurrency`).
+Values of `env`, `headers`, `args`, `endpoint` and `auth.token` may refer to secrets as `${NAME}`; `${{files}}` and `${{state}}`
+are the project's files folder and this mount's own state folder (absolute paths, known to the engine only).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+Transport = Literal["stdio", "http", "sse"]
+
+
+class Auth(msgspec.Struct, frozen=True):
+    """`bearer`: `Authorization: Bearer TOKEN`. `api_key`: `X-API-Key: TOKEN`."""
+
+    kind: Literal["bearer", "api_key"]
+    token: str
+
+
+class Paths(msgspec.Struct, frozen=True):
+    """Host directories a mount may see. Absolute, under what the operator allowed."""
+
+    read: list[str] = []
+    write: list[str] = []
+
+
+class MountSpec(msgspec.Struct, frozen=True, omit_defaults=True):
+    name: str
+    transport: Transport
+    command: str | None = None
+    args: list[str] = []
+    env: dict[str, str] = {}
+    cwd: str | None = None
+    endpoint: str | None = None
+    headers: dict[str, str] = {}
+    timeout_secs: float | None = None
+    auth: Auth | None = None
+    egress: list[str] | None = None  # which allowed hosts this mount may reach; None: all the project's, []: none
+    paths: Paths = Paths()
+    lock: str | None = None  # package-lock.json of the catalogue's entry; None: resolved at first install
+    concurrency: int | None = None  # calls in flight at once; None: no limit
+
+
+class FunctionSpec(msgspec.Struct, frozen=True, omit_defaults=True):
+    name: str
+    code: str
+    description: str = ""
+    input_schema: dict[str, Any] | None = None
+    output_schema: dict[str, Any] | None = None
+    annotations: dict[str, Any] | None = None
+    title: str | None = None
+    timeout_ms: int | None = None
+    memory_mb: int | None = None
+    env: dict[str, str] | None = None  # name in ctx.env → value with ${NAME}; None: every secret of the project
+    egress: list[str] | None = None  # as MountSpec.egress
+
+
+class Desired(msgspec.Struct, frozen=True):
+    """What one connection wants of its engine: exactly one of `mount` and `function`."""
+
+    id: str
+    ws: str
+    name: str
+    mount: MountSpec | None = None
+    function: FunctionSpec | None = None
+
+
+class Step(msgspec.Struct, frozen=True):
+    """One step of a connect (CONTRACT §3). `detail` is words for a person, never a secret."""
+
+    step: Literal["seal", "egress", "install", "deploy"]
+    state: Literal["running", "done", "failed"]
+    detail: str = ""
+
+
+class Actual(msgspec.Struct, frozen=True):
+    """What an engine holds for one connection. `digest` is of the `Desired` it was made from (`digest()` below)."""
+
+    id: str
+    ws: str
+    name: str
+    kind: Literal["mount", "function"]
+    digest: str
+    state: str
+    tools: list[str] = []
+    error: str | None = None
+
+
+def digest(desired: Desired) -> str:
+    """Equal digests: nothing to do. 32 hex digits over the canonical JSON of `desired`."""
+    import blake3
+
+    return blake3.blake3(msgspec.json.encode(desired, order="sorted")).hexdigest(16)
