@@ -36,7 +36,7 @@ Sandbox = Literal["kernel", "advisory"]
 
 
 class EgressPolicy(msgspec.Struct, frozen=True):
-    """`allow`: the project's domains, each optionally `:port`. `private`: CIDRs the operator opened. `resolve`: `NAME:PORT=ADDRESS:PORT`."""
+    """`allow`: domains, each optionally `:port`. `private`: CIDRs the operator opened. `resolve`: `NAME:PORT=ADDRESS:PORT`."""
 
     allow: list[str] = []
     private: list[str] = []
@@ -45,7 +45,7 @@ class EgressPolicy(msgspec.Struct, frozen=True):
 
 
 class EngineConfig(msgspec.Struct, frozen=True):
-    """Directories are absolute. `catalog` is what the `connector_catalog` tool answers: the engine knows no catalogue of its own."""
+    """Directories are absolute. `catalog` is what `connector_catalog` answers: the engine knows no catalogue of its own."""
 
     project: str
     key: str
@@ -85,7 +85,7 @@ class InstallEvent(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Decision(msgspec.Struct, frozen=True):
-    """`time` is Unix seconds of the latest; `count` how often since the last hand-over. `connection` is a mount's or function's name."""
+    """`time`: Unix seconds of the latest. `count`: since the last hand-over. `connection`: a mount's or function's name."""
 
     time: float
     connection: str

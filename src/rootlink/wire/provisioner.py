@@ -1,4 +1,4 @@
-"""Gateway → provisioner, over the provisioner's unix socket. The peer's uid is checked by the kernel (SO_PEERCRED); there is no key.
+"""Gateway → provisioner, over its unix socket. The peer's uid is checked by the kernel (SO_PEERCRED); there is no key.
 
     POST   /engines/{project}/ensure    → EngineAddress; starts the engine if need be, one spawn however many wait
     GET    /engines/{project}           → EngineView (of a stopped engine too)

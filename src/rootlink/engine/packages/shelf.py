@@ -1,0 +1,169 @@
+"""The package store's folders, and the laws that keep them whole.
+
+    <root>/npm/<key>/                      one install, read-only; that it exists means it is complete
+    <root>/npm/<key>.tmp-<pid>-<random>/   one being made; renamed to <key> as its last step
+    <root>/npm/pins/<sha>.json             what a spec was resolved to the first time: the same for ever
+    <root>/npm/cache/                      npm's own cache            (and all the same under pypi/)
+    <root>/locks/<name>.lock               held (flock) by whoever makes <name>; never removed
+    <root>/home/                           HOME of npm and uv
+
+- Nothing is used before its rename, so a killed install leaves only a `.tmp-` folder, removed by the next holder of its lock.
+- The lock goes with the file descriptor: it ends with its process, whatever happens. It is polled, so the event loop never waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import hashlib
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+_POLL_SECS = 0.1
+
+
+def digest(*parts: str) -> str:
+    """64 hex digits over the parts, told apart from one another."""
+    hashed = hashlib.sha256()
+    for part in parts:
+        raw = part.encode()
+        hashed.update(len(raw).to_bytes(8, "big") + raw)
+    return hashed.hexdigest()
+
+
+class Shelf:
+    """One registry's part of the store. Methods do file I/O of a few calls; those that walk trees run in a thread."""
+
+    def __init__(self, root: Path, registry: str) -> None:
+        self.folder = root / registry
+        self.cache = self.folder / "cache"
+        self.home = root / "home"
+        self._pins = self.folder / "pins"
+        self._locks = root / "locks"
+        self._registry = registry
+        self._swept = False
+
+    def prepare(self) -> None:
+        for folder in (self.folder, self.cache, self.home, self._pins, self._locks):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def install(self, key: str) -> Path | None:
+        """The folder of a complete install, or None."""
+        folder = self.folder / key
+        return folder if folder.is_dir() else None
+
+    def pin(self, name: str) -> bytes | None:
+        try:
+            return self._pin(name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def put_pin(self, name: str, content: bytes) -> None:
+        path = self._pin(name)
+        draft = path.with_suffix(f".{os.getpid()}-{secrets.token_hex(4)}")
+        with draft.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.rename(path)
+
+    @asynccontextmanager
+    async def draft(self, key: str) -> AsyncIterator[Path]:
+        """A fresh folder that becomes the install `key` when the block ends, or goes away when it fails. Hold `locked(key)`."""
+        await asyncio.to_thread(self._sweep, key)
+        folder = self._fresh(key)
+        try:
+            yield folder
+            await asyncio.to_thread(_make_readonly, folder)
+            folder.rename(self.folder / key)
+        except BaseException:
+            await asyncio.shield(asyncio.to_thread(remove_tree, folder))
+            raise
+
+    @asynccontextmanager
+    async def scratch(self, name: str) -> AsyncIterator[Path]:
+        """A folder for the length of the block. Hold `locked(name)`."""
+        folder = self._fresh(name)
+        try:
+            yield folder
+        finally:
+            await asyncio.shield(asyncio.to_thread(remove_tree, folder))
+
+    @asynccontextmanager
+    async def locked(self, name: str, waiting: Callable[[], None] | None = None) -> AsyncIterator[None]:
+        """Alone with `name` among all tasks and processes. `waiting` is called once if another has it."""
+        file = self._lock_file(name)
+        try:
+            while not _take(file):
+                if waiting is not None:
+                    waiting()
+                    waiting = None
+                await asyncio.sleep(_POLL_SECS)
+            yield
+        finally:
+            os.close(file)
+
+    def sweep_once(self) -> None:
+        """Removes what killed installs left, of every key nobody is working on. Once per process."""
+        if self._swept:
+            return
+        self._swept = True
+        for key in {folder.name.partition(".tmp-")[0] for folder in self.folder.glob("*.tmp-*")}:
+            file = self._lock_file(key)
+            try:
+                if _take(file):
+                    self._sweep(key)
+            finally:
+                os.close(file)
+
+    def _fresh(self, name: str) -> Path:
+        folder = self.folder / f"{name}.tmp-{os.getpid()}-{secrets.token_hex(4)}"
+        folder.mkdir(mode=0o700)
+        return folder
+
+    def _sweep(self, key: str) -> None:
+        """With the lock of `key` held, nobody is at work in its folders any more, whatever their pid says."""
+        for folder in self.folder.glob(f"{key}.tmp-*"):
+            log.info("install_left_over_removed", folder=folder.name)
+            remove_tree(folder)
+
+    def _lock_file(self, name: str) -> int:
+        return os.open(self._locks / f"{self._registry}-{name}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+
+    def _pin(self, name: str) -> Path:
+        return self._pins / f"{name}.json"
+
+
+def _take(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _make_readonly(folder: Path) -> None:
+    """Takes the write bits off a tree; links are left alone, since what they point to may be outside."""
+    for place, _, files in os.walk(folder):
+        for path in [Path(place), *(Path(place, name) for name in files)]:
+            mode = path.lstat().st_mode
+            if not stat.S_ISLNK(mode):
+                path.chmod(stat.S_IMODE(mode) & ~0o222)
+
+
+def remove_tree(folder: Path) -> None:
+    """Removes a tree, read-only or not; a tree that is gone already is fine."""
+    with contextlib.suppress(FileNotFoundError):
+        for place, _, _ in os.walk(folder):
+            Path(place).chmod(0o700)
+        shutil.rmtree(folder, ignore_errors=True)
