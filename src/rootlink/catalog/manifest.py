@@ -1,0 +1,222 @@
+"""A connector as data: the MCP registry's `server.json` (schema 2025-12-11) and one `_meta` object for what that lacks.
+
+The registry's part is read leniently (it has members we do not use); our own part refuses members it does not know, so a
+misspelt one fails at load. No member is an expression: what needs an `if` is a function. Rules between members are in `rules.py`.
+
+    connector.json          this
+    package-lock.json       mcp: what exactly is installed (scripts/lock_entry.py writes it)
+    <function.entry>        function: the body, a bare callable (CONTRACT §4)
+
+Values may hold `{variable}`, declared in `variables`. Two are the engine's to fill in: `{files}`, the project's files folder, and
+`{state}`, the connection's own folder; any other becomes a field.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+SCHEMA = "https://static.modelcontextprotocol.io/schemas/2025-12-11/server.schema.json"
+META = "dev.rootlink/v1"
+ENGINE_VARIABLES = {"files": "${{files}}", "state": "${{state}}"}  # as wire/mounts.py spells them
+
+Kind = Literal["mcp", "function"]
+Access = Literal["read", "write", "destructive"]
+
+
+class _Registry(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Of the registry's format."""
+
+
+class _Own(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """Of our `_meta` object."""
+
+
+class Input(_Registry, frozen=True, kw_only=True):
+    description: str = ""
+    is_required: bool = False
+    is_secret: bool = False
+    format: Literal["string", "number", "boolean", "filepath"] = "string"
+    default: str | None = None
+    placeholder: str | None = None
+    choices: list[str] | None = None
+    value: str | None = None  # fixed, but for its {variables}; None: the user's to give
+    variables: dict[str, Input] = {}
+
+
+class Named(Input, frozen=True, kw_only=True):
+    name: str
+
+
+class Argument(Input, frozen=True, kw_only=True):
+    type: Literal["positional", "named"]
+    name: str | None = None  # named: with its dashes
+    value_hint: str | None = None
+    is_repeated: bool = False
+
+    @property
+    def label(self) -> str:
+        """What a field for it is called."""
+        return self.value_hint or (self.name or "").lstrip("-")
+
+
+class Transport(_Registry, frozen=True, kw_only=True):
+    type: str
+
+
+class Package(_Registry, frozen=True, kw_only=True):
+    registry_type: Literal["npm", "pypi"]
+    identifier: str
+    version: str
+    transport: Transport
+    runtime_hint: str | None = None
+    runtime_arguments: list[Argument] = []
+    package_arguments: list[Argument] = []
+    environment_variables: list[Named] = []
+
+
+class Icon(_Registry, frozen=True, kw_only=True):
+    src: str
+
+
+class Repository(_Registry, frozen=True, kw_only=True):
+    url: str
+    source: str
+
+
+class Hint(_Own, frozen=True, kw_only=True):
+    """How the form shows a field, and what its value must look like. `pattern` must be read alike by Python and JavaScript."""
+
+    label: str
+    pattern: str | None = None
+    help: str = ""
+    help_url: str | None = None
+    steps: list[str] = []
+    paths: Literal["read", "write"] | None = None  # directories of the host the mount shall see
+
+
+class Egress(_Own, frozen=True, kw_only=True):
+    """Exactly one is set. `from_url`: fields whose value is a URL, to whose host it goes."""
+
+    hosts: list[str] = []
+    from_url: list[str] = []
+    none: bool = False
+
+
+class Install(_Own, frozen=True, kw_only=True):
+    lock: str = "package-lock.json"
+
+
+class Runtime(_Own, frozen=True, kw_only=True):
+    """`timeout_s`: for the start and for each call; None: the engine's defaults. `concurrency`: calls at once; None: no limit."""
+
+    timeout_s: float | None = None
+    concurrency: int | None = None
+
+
+class Outcome(_Own, frozen=True, kw_only=True):
+    """An answer of a check, and what it means. `json`: members the body must have."""
+
+    status: int
+    json: dict[str, Any] = {}
+    label: str | None = None
+    note: str | None = None
+    say: str | None = None
+
+
+class HttpCheck(_Own, frozen=True, kw_only=True, tag_field="type", tag="http"):
+    id: str
+    method: Literal["GET", "POST"] = "GET"
+    url: str
+    headers: dict[str, str] = {}  # {FIELD} is the field's value
+    ok: list[Outcome] = []
+    errors: list[Outcome] = []
+
+
+class TcpCheck(_Own, frozen=True, kw_only=True, tag_field="type", tag="tcp"):
+    id: str
+    from_url: str  # a field
+    error: str
+
+
+class ToolCheck(_Own, frozen=True, kw_only=True, tag_field="type", tag="tool"):
+    id: str
+    tool: str
+    arguments: dict[str, Any] = {}
+    expect: dict[str, Any] = {}
+    label: str | None = None
+    severity: Literal["error", "warn"] = "error"
+    error: str | None = None
+
+
+Check = HttpCheck | TcpCheck | ToolCheck
+
+
+class ToolLabel(_Own, frozen=True, kw_only=True):
+    """What a person sees of a tool before connecting."""
+
+    access: Access
+    preview: str
+
+
+class Lifecycle(_Own, frozen=True, kw_only=True):
+    status: Literal["active", "deprecated", "archived"] = "active"
+    replaced_by: str | None = None
+    note: str | None = None
+
+
+class FunctionTool(_Own, frozen=True, kw_only=True):
+    name: str
+    title: str
+    description: str
+    input_schema: dict[str, Any]
+    output_schema: dict[str, Any] | None = None
+    annotations: dict[str, Any] = {}
+
+
+class Function(_Own, frozen=True, kw_only=True):
+    """`entry` is a file in the connector's folder, `sha256` of its bytes."""
+
+    entry: str
+    sha256: str | None = None
+    timeout_s: float = 30
+    memory_mb: int | None = None
+    tool: FunctionTool
+
+
+class Own(_Own, frozen=True, kw_only=True):
+    kind: Kind
+    slug: str
+    categories: list[str]
+    egress: Egress
+    tools: dict[str, ToolLabel]
+    access: list[str]  # plain sentences: what it can do with what it is given
+    inputs: list[Named] = []  # function: what a package's environment variables are to mcp
+    fields: dict[str, Hint] = {}
+    install: Install | None = None
+    runtime: Runtime = Runtime()
+    verify: list[Check] = []
+    lifecycle: Lifecycle = Lifecycle()
+    function: Function | None = None
+
+
+class Meta(msgspec.Struct, frozen=True):
+    own: Own = msgspec.field(name=META)
+
+
+class Manifest(_Registry, frozen=True, kw_only=True):
+    schema: str = msgspec.field(name="$schema")
+    name: str
+    title: str
+    description: str
+    version: str
+    meta: Meta = msgspec.field(name="_meta")
+    website_url: str | None = None
+    repository: Repository | None = None
+    icons: list[Icon] = []
+    packages: list[Package] = []
+
+    @property
+    def own(self) -> Own:
+        return self.meta.own

@@ -1,0 +1,186 @@
+"""What an entry makes of the values it is given; the sample entries are those of `test_rules.py`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from rootlink.catalog import Entry
+from rootlink.errors import Invalid, RootlinkError, TooLarge
+from rootlink.wire.mounts import FunctionSpec, MountSpec, Paths
+from tests.catalog.test_rules import ARGUMENT, ENV, FUNCTION, LOCK, MCP, OWN, changed, made
+
+SECRET = "k_hunter"
+
+
+@pytest.fixture
+def mcp() -> Entry:
+    return Entry(made(MCP, lock=LOCK))
+
+
+@pytest.fixture
+def function() -> Entry:
+    return Entry(made(FUNCTION))
+
+
+def mount(entry: Entry, inputs: dict[str, Any] | None = None, names: dict[str, str] | None = None) -> MountSpec:
+    desired = entry.desired("mine", inputs or {}, {"API_KEY": "API_KEY"} if names is None else names)
+    assert list(desired) == ["mount"]
+    return msgspec.convert(desired["mount"], MountSpec)
+
+
+def test_a_package_becomes_what_its_readme_says(mcp: Entry) -> None:
+    spec = mount(mcp)
+    assert (spec.name, spec.transport, spec.command) == ("mine", "stdio", "npx")
+    assert spec.args == ["-y", "@acme/sample@2.3.4", "${{files}}"]
+    assert spec.env == {"API_KEY": "${API_KEY}"}
+    assert spec.egress == ["api.example.com"]
+    assert spec.lock == mcp.lock is not None
+
+
+def test_a_python_package_is_started_with_uvx() -> None:
+    pypi = {"registryType": "pypi", "identifier": "acme", "version": "1.2", "transport": {"type": "stdio"}}
+    entry = Entry(made(changed(changed(MCP, ("packages",), [pypi]), (*OWN, "fields"), {})))
+    spec = mount(entry, names={})
+    assert (spec.command, spec.args, spec.lock) == ("uvx", ["acme@1.2"], None)
+
+
+def test_a_secret_is_referred_to_by_its_name_in_the_vault(mcp: Entry, function: Entry) -> None:
+    assert mount(mcp, names={"API_KEY": "API_KEY__MINE"}).env == {"API_KEY": "${API_KEY__MINE}"}
+    spec = msgspec.convert(function.desired("mine", {}, {"API_KEY": "OTHER"})["function"], FunctionSpec)
+    assert spec.env == {"API_KEY": "${OTHER}"}
+
+
+def test_a_function_becomes_its_body_and_its_tool(function: Entry) -> None:
+    desired = function.desired("mine", {}, {"API_KEY": "API_KEY"})
+    assert list(desired) == ["function"]
+    spec = msgspec.convert(desired["function"], FunctionSpec)
+    assert (spec.name, spec.code, spec.description) == ("mine", "async () => 1", "Send one.")
+    assert (spec.timeout_ms, spec.egress) == (30_000, ["api.example.com"])
+
+
+@pytest.mark.parametrize(
+    ("given", "folders"),
+    [
+        (["/a", "/b"], ["/a", "/b"]),
+        ("/a, /b", ["/a", "/b"]),
+        ("/a\n/b, c\n", ["/a", "/b, c"]),
+        ("${{files}}/notes", ["${{files}}/notes"]),
+        (None, ["${{files}}"]),
+    ],
+)
+def test_folders_come_as_a_list_or_as_text(mcp: Entry, given: object, folders: list[str]) -> None:
+    spec = mount(mcp, {"folders": given})
+    assert spec.args[2:] == folders
+    assert spec.paths == Paths(write=folders)
+
+
+def test_a_template_takes_the_engines_folders_and_fields() -> None:
+    template = {"name": "PLACE", "value": "{state}/{WHO}.db", "variables": {"state": {}, "WHO": {"description": "Who"}}}
+    entry = Entry(
+        made(changed(changed(MCP, ENV, template), (*OWN, "fields"), {"WHO": {"label": "Who"}, "folders": {"label": "F"}}))
+    )
+    assert [field.name for field in entry.fields] == ["WHO", "folders"]
+    assert mount(entry, {"WHO": "{state}"}, {}).env == {"PLACE": "${{state}}/{state}.db"}
+    assert mount(entry, {}, {}).env == {}
+
+
+def test_a_named_argument_is_two_words() -> None:
+    argument = {"type": "named", "name": "--ref", "description": "Which"}
+    entry = Entry(made(changed(changed(MCP, ARGUMENT, argument), (*OWN, "fields", "folders"), ...)))
+    assert mount(entry, {"ref": "x"}).args[2:] == ["--ref", "x"]
+    assert mount(entry).args[2:] == []
+
+
+def test_hosts_of_a_url_the_user_gave_are_opened_for_it_alone() -> None:
+    entry = Entry(made(changed(MCP, (*OWN, "egress"), {"fromUrl": ["API_KEY"]})))
+    hosts = entry.hosts_for({}, {"API_KEY": "postgresql://ro:p@DB.example.com/app"})
+    assert hosts == ["db.example.com:5432"]
+    assert entry.desired("mine", {}, {"API_KEY": "API_KEY"}, hosts)["mount"]["egress"] == hosts
+    for wrong in (
+        {},
+        {"API_KEY": "no url"},
+        {"API_KEY": "mail://h"},
+        {"API_KEY": "https://h:99999"},
+        {"API_KEY": "https://a b/"},
+    ):
+        with pytest.raises(Invalid):
+            entry.hosts_for({}, wrong)
+
+
+def test_good_values_pass(mcp: Entry) -> None:
+    mcp.check({}, {"API_KEY": SECRET}, set())
+    mcp.check({"folders": ["/a"]}, {"API_KEY": SECRET}, set())
+    mcp.check({}, {}, {"API_KEY"})
+
+
+@pytest.mark.parametrize(
+    ("inputs", "secrets", "says"),
+    [
+        ({}, {}, r"connector sample needs API_KEY \(Key\) under `secrets`.*k_….*https://example\.com/keys"),
+        ({}, {"API_KEY": None}, "needs API_KEY"),
+        ({}, {"API_KEY": "hunter2"}, r"API_KEY has not the right form: it looks like k_…; get it at https://example\.com/keys"),
+        ({}, {"API_KEY": SECRET + "\n"}, "API_KEY has not the right form"),
+        ({}, {"API_KEY": ""}, "'API_KEY' is empty"),
+        ({}, {"API_KEY": 7}, "'API_KEY' must be text"),
+        ({}, {"API_KEY": SECRET, "hunter": "hunter2"}, "no field 'hunter'; it has: API_KEY, folders"),
+        ({"API_KEY": SECRET}, {}, "API_KEY is a secret: give it under `secrets`"),
+        ({}, {"API_KEY": SECRET, "folders": "/a"}, "folders is not a secret: give it under `inputs`"),
+        ({"folders": []}, {"API_KEY": SECRET}, "folders is empty"),
+        ({"folders": " \n "}, {"API_KEY": SECRET}, "folders is empty"),
+        ({"folders": [7]}, {"API_KEY": SECRET}, "folders must be text, not int"),
+        ({"folders": {"a": 1}}, {"API_KEY": SECRET}, "folders must be a list of texts"),
+        ({"folders": "hunter2"}, {"API_KEY": SECRET}, "folders must be an absolute path"),
+        ({"folders": "~/hunter2"}, {"API_KEY": SECRET}, "folders must be an absolute path"),
+        ({"folders": "/a/../hunter2"}, {"API_KEY": SECRET}, "folders must be an absolute path"),
+        ({"folders": "${{files}}/../hunter2"}, {"API_KEY": SECRET}, "folders must be an absolute path"),
+        ({"folders": "/${API_KEY}"}, {"API_KEY": SECRET}, "folders must not refer to secrets"),
+        ({"folders": "/" + "x" * 5000}, {"API_KEY": SECRET}, "folders must be at most 4096"),
+        ({"folders": "/a\0"}, {"API_KEY": SECRET}, "without NUL"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_the_fields_name_and_never_repeated(
+    mcp: Entry, inputs: dict[str, Any], secrets: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(Invalid, match=says) as refused:
+        mcp.check(inputs, secrets, set())
+    assert "hunter2" not in refused.value.message
+
+
+def test_a_huge_secret_is_too_large(mcp: Entry) -> None:
+    with pytest.raises(TooLarge):
+        mcp.check({}, {"API_KEY": "k_" + "x" * 70_000}, set())
+
+
+@pytest.mark.parametrize(
+    ("member", "good", "bad"),
+    [
+        ({"format": "number"}, [1, 2.5, "3", "-4.5"], ["x", "1e9", True, "१"]),
+        ({"format": "boolean"}, [True, False, "true"], ["yes", 1]),
+        ({"choices": ["a", "b"]}, ["a"], ["c", 1]),
+        ({}, ["text", True], [1.5, ["a"], None.__class__]),
+    ],
+    ids=str,
+)
+def test_a_value_has_the_form_its_field_asks_for(member: dict[str, Any], good: list[Any], bad: list[Any]) -> None:
+    argument = {"type": "named", "name": "--it", "description": "It", **member}
+    entry = Entry(made(changed(changed(MCP, ARGUMENT, argument), (*OWN, "fields", "folders"), ...)))
+    for value in good:
+        entry.check({"it": value}, {}, {"API_KEY"})
+    for value in bad:
+        with pytest.raises(RootlinkError):
+            entry.check({"it": value}, {}, {"API_KEY"})
+
+
+def test_a_name_no_mount_may_have_is_refused(mcp: Entry, function: Entry) -> None:
+    with pytest.raises(Invalid):
+        mcp.desired("a__b", {}, {"API_KEY": "API_KEY"})
+    with pytest.raises(Invalid):
+        function.desired("a b", {}, {"API_KEY": "API_KEY"})
+
+
+def test_a_required_secret_without_a_name_in_the_vault_is_refused(mcp: Entry) -> None:
+    with pytest.raises(Invalid, match="API_KEY"):
+        mcp.desired("mine", {}, {})
