@@ -1,0 +1,32 @@
+"""`gateway`, `provisioner`: one program alone, for set-ups where each has a machine, a uid or a container of its own."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from rootlink.cli.options import command, group
+from rootlink.cli.session import Session
+
+app = group()
+
+
+@command(app)
+def gateway(
+    session: Session,
+    host: Annotated[str | None, typer.Option(metavar="H", help="Address to listen on.")] = None,
+    port: Annotated[str | None, typer.Option(metavar="N", help="Port to listen on.")] = None,
+) -> None:
+    """Run the gateway alone: it knows who asks, seals, relays."""
+    from rootlink.programs import gateway as program  # rule 5
+
+    raise typer.Exit(program.main(session.settings_with({"host": host, "port": port})))
+
+
+@command(app)
+def provisioner(session: Session) -> None:
+    """Run the provisioner alone: it unseals, launches, reaps."""
+    from rootlink.programs import provisioner as program  # rule 5
+
+    raise typer.Exit(program.main(session.settings))
