@@ -1,0 +1,174 @@
+"""One engine: everything a project holds, behind one unix socket.
+
+    serve(config)   reads nothing but `config`; returns when the engine has stopped and left no process behind
+
+The socket answers only who knows the key of this spawn. `/mcp` is raw ASGI (the hot path), the rest is Starlette. Start-up does
+what the first request needs and no more: mounts come up in the background, V8 and the HTTP client at their first use.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import signal
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import structlog
+import uvicorn
+from starlette.routing import Router
+from starlette.types import Message, Receive, Scope, Send
+
+from rootlink.engine.changes import Changes
+from rootlink.engine.decisions import Decisions
+from rootlink.engine.dispatch import Dispatch
+from rootlink.engine.eras.endpoint import McpEndpoint
+from rootlink.engine.functions.host import FunctionHost
+from rootlink.engine.installer import Installer
+from rootlink.engine.internal import Internal as InternalApi
+from rootlink.engine.lease import Lease
+from rootlink.engine.mounts import launch
+from rootlink.engine.mounts.supervisor import Mounts
+from rootlink.engine.outbound import Outbound
+from rootlink.engine.own_tools import EngineTools
+from rootlink.engine.packages.store import Packages
+from rootlink.engine.rest import Json, Rest
+from rootlink.engine.state import State
+from rootlink.errors import Internal, NotFound, Unauthorized, Unavailable, envelope
+from rootlink.wire.engine import ENGINE_HEADER, KEY_HEADER, EngineConfig, Environment
+
+DRAIN_SECS = 2
+
+log = structlog.get_logger(__name__)
+
+
+class Engine:
+    """The parts of one engine, wired once."""
+
+    def __init__(self, config: EngineConfig, environ: Mapping[str, str], tasks: asyncio.TaskGroup) -> None:
+        state_dir = Path(config.state_dir)
+        self.config = config
+        self.stopped = asyncio.Event()
+        self.lease = Lease(time.monotonic)
+        self.state = State(state_dir / "state.db")
+        self.state.forget_old_sessions()
+        self.decisions = Decisions()
+        self.outbound = Outbound(config.policy, self.decisions.record)
+        self.packages = Packages(Path(config.store_dir), environ=environ)
+        self.changes = Changes()
+        self.mounts = Mounts(
+            launch=launch.probe(),
+            outbound=self.outbound,
+            packages=self.packages,
+            files_dir=Path(config.files_dir),
+            mounts_dir=state_dir / "mounts",
+            secrets=config.secrets,
+            allow_paths=[Path(path) for path in config.allow_paths],
+            on_change=lambda ws, kinds: self.installer.changed(ws, kinds),
+        )
+        self.functions = FunctionHost(self.state.db, self.outbound, config.secrets)
+        self.installer = Installer(self.mounts, self.functions, self.state, self.changes)
+        self.dispatch = Dispatch(self.mounts, self.functions, EngineTools(self.installer, config.catalog))
+        self.mcp = McpEndpoint(self.dispatch, self.state, self.changes, self.lease)
+        self.changes.before = self.dispatch.forget
+        internal = InternalApi(
+            config=config,
+            mounts=self.mounts,
+            functions=self.functions,
+            installer=self.installer,
+            decisions=self.decisions,
+            lease=self.lease,
+            stop=self.stopped.set,
+            environment=self._environment,
+            tasks=tasks,
+        )
+        rest = Rest(self.mounts, self.functions, self.installer, self.dispatch)
+        self._router = Router([*rest.routes(), *internal.routes()], default=_nothing_here)
+
+    async def _environment(self, environment: Environment) -> list[str]:
+        self.outbound.update(environment.policy)
+        self.functions.environment(environment.secrets)
+        return await self.mounts.environment(environment.secrets)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        if not self._knows_the_key(scope):
+            error = Unauthorized("this engine answers its gateway and its provisioner only")
+            await Json(envelope(error), error.status)(scope, receive, send)
+        elif scope["path"].startswith("/internal/"):
+            await self._router(scope, receive, send)
+        elif self.lease.stopping:
+            body = Json(envelope(Unavailable("the engine is stopping; ask again")), 503, {ENGINE_HEADER: "stopping"})
+            await body(scope, receive, send)
+        else:
+            with self.lease.call():
+                await self._serve(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A client's request. What nobody expected goes to the log; the client learns that it happened and nothing more."""
+        path, started = scope["path"], False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await (self.mcp if path == "/mcp" or path.startswith("/mcp/") else self._router)(scope, receive, watched)
+        except Exception:
+            log.exception("request broke", path=path)
+            if not started:
+                await Json(envelope(Internal("Internal error; see the engine's log")), 500)(scope, receive, send)
+
+    def _knows_the_key(self, scope: Scope) -> bool:
+        header = KEY_HEADER.encode()
+        given = next((value for name, value in scope["headers"] if name == header), b"")
+        return hmac.compare_digest(given, self.config.key.encode())
+
+    async def close(self) -> None:
+        """End every stream, every mounted process, every isolate; what is written down stays."""
+        self.mcp.close()
+        await self.mounts.close()
+        await self.packages.close()
+        await self.functions.close()
+        await self.outbound.close()
+        self.state.close()
+
+
+async def _nothing_here(scope: Scope, receive: Receive, send: Send) -> None:
+    error = NotFound(f"nothing is served at {scope['method']} {scope['path'][:200]}")
+    await Json(envelope(error), error.status)(scope, receive, send)
+
+
+async def serve(config: EngineConfig, *, environ: Mapping[str, str]) -> None:
+    """Run one engine until it is told to stop (`/internal/stop`, an agreed idle stop, SIGTERM). `environ` is the installer's."""
+    loop = asyncio.get_running_loop()
+    async with asyncio.TaskGroup() as tasks:
+        engine = Engine(config, environ, tasks)
+        for sign in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(sign, engine.stopped.set)
+        engine.installer.restore()
+        server = uvicorn.Server(
+            uvicorn.Config(
+                engine,
+                uds=config.socket,
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                date_header=False,
+                timeout_keep_alive=3600,
+                timeout_graceful_shutdown=DRAIN_SECS,
+            )
+        )
+        serving = tasks.create_task(server._serve())  # `serve()` would take the signals over; the engine has its own
+        await engine.stopped.wait()
+        engine.lease.stopping = True
+        engine.mcp.close()
+        server.should_exit = True
+        await serving
+        await engine.close()  # uvicorn removed the socket

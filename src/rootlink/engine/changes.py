@@ -1,0 +1,42 @@
+"""Who wants to know that a list changed: every session with an open stream, every `subscriptions/listen`.
+
+A mount, an unmount, a deploy or a mounted server's own notice becomes one `publish(ws, kinds)`; each listener turns it into the
+frames of its era. Publishing costs nothing when nobody listens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+KINDS = ("tools", "prompts", "resources")
+METHODS = {kind: f"notifications/{kind}/list_changed" for kind in KINDS}
+
+
+class Listener(Protocol):
+    def __call__(self, kinds: set[str], /) -> bool:
+        """Deliver; True when somebody is there to read it."""
+        ...
+
+
+class Changes:
+    def __init__(self) -> None:
+        self._listeners: dict[str, list[Listener]] = {}
+        self.before: Callable[[str], None] = lambda ws: None
+        self.sessions: Callable[[str, set[str]], int] = lambda ws, kinds: 0
+
+    @contextmanager
+    def listen(self, ws: str, listener: Listener) -> Iterator[None]:
+        listeners = self._listeners.setdefault(ws, [])
+        listeners.append(listener)
+        try:
+            yield
+        finally:
+            listeners.remove(listener)
+
+    def publish(self, ws: str, kinds: set[str]) -> int:
+        """Tell everybody in `ws`; answers how many heard it. `before` drops what was cached of the old lists."""
+        self.before(ws)
+        heard = sum(1 for listener in tuple(self._listeners.get(ws, ())) if listener(kinds))
+        return heard + self.sessions(ws, kinds)

@@ -1,0 +1,34 @@
+"""What was refused on the way out, kept until the provisioner asks for it: one line per connection, host, port and reason."""
+
+from __future__ import annotations
+
+import time
+
+import msgspec
+
+from rootlink.egress.policy import Decision as Verdict
+from rootlink.wire.engine import Decision
+
+MAX_KEPT = 1000
+
+
+class Decisions:
+    """Only refusals are kept. Past 1,000 different ones the oldest goes: a flood of names must not fill memory."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[str, str, int, str], Decision] = {}
+
+    def record(self, connection: str, verdict: Verdict) -> None:
+        if verdict.verdict != "denied":
+            return
+        key = (connection, verdict.host, verdict.port, verdict.reason)
+        known = self._kept.pop(key, None)
+        while len(self._kept) >= MAX_KEPT:
+            del self._kept[next(iter(self._kept))]
+        fresh = Decision(time.time(), connection, verdict.host, verdict.port, "denied", verdict.reason)
+        self._kept[key] = fresh if known is None else msgspec.structs.replace(fresh, count=known.count + 1)
+
+    def hand_over(self) -> list[Decision]:
+        """Each decision once."""
+        kept, self._kept = list(self._kept.values()), {}
+        return kept

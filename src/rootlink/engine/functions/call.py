@@ -1,0 +1,96 @@
+"""One call in flight: what its isolate says comes in as events, what the host answers goes out, and it has one outcome.
+
+Events come from code that may have broken out of V8: each is decoded into exactly the shapes below or refused, and refusing one
+ends this call and no other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from rootlink.engine.functions.operations import Cancel, Deliver, Digest, Fetch, Hmac, Operations, Timer
+from rootlink.engine.functions.run import LogLine, Outcome, failed, timestamp
+
+MAX_LOG_LINES = 1001  # the prelude stops at 1,000 and says so in one more
+
+
+class Log(msgspec.Struct, frozen=True, tag_field="k", tag="log"):
+    l: str  # noqa: E741
+    t: str
+    at: float
+
+
+class Done(msgspec.Struct, frozen=True, tag_field="k", tag="done"):
+    v: msgspec.Raw
+
+
+class Failed(msgspec.Struct, frozen=True, tag_field="k", tag="failed"):
+    n: str
+    m: str
+    s: str
+
+
+_decode = msgspec.json.Decoder(Log | Done | Failed | Fetch | Timer | Digest | Hmac | Cancel).decode
+_UNREADABLE = failed(
+    "OutputError", "the result is not valid JSON: a string in it is not valid Unicode, or it is nested too deeply"
+)
+
+
+class Call:
+    """`operations` None: a probe, which may ask for nothing. The outcome is awaited as `outcome`."""
+
+    def __init__(self, operations: Callable[[Deliver], Operations] | None = None) -> None:
+        self.outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self.logs: list[LogLine] = []
+        self._make_operations = operations
+        self._operations: Operations | None = None
+        self.deliver: Deliver = _nowhere  # set by the worker that runs the call
+
+    def settle(self, outcome: Outcome) -> None:
+        """The first outcome counts."""
+        if not self.outcome.done():
+            self.outcome.set_result(outcome)
+
+    def take(self, line: bytes) -> None:
+        """One event, as the isolate wrote it."""
+        if self.outcome.done():
+            return
+        try:
+            event = _decode(line)
+            if isinstance(event, Done):
+                self.settle(Outcome("ok", msgspec.json.decode(event.v), output_bytes=len(bytes(event.v))))
+                return
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            self.settle(_UNREADABLE)
+            return
+        if isinstance(event, Failed):
+            self.settle(failed(event.n, event.m, stack=event.s))
+        elif isinstance(event, Log):
+            self._log(event)
+        elif self._make_operations is not None:
+            self._operations = self._operations or self._make_operations(self.deliver)
+            self._operations.take(event)
+
+    def _log(self, event: Log) -> None:
+        if len(self.logs) < MAX_LOG_LINES:
+            self.logs.append(LogLine(event.l[:8], event.t, _time(event.at)))
+
+    async def close(self) -> None:
+        """End what the host still does for it."""
+        if self._operations is not None:
+            await self._operations.close()
+
+
+def _time(milliseconds: float) -> str:
+    try:
+        return timestamp(milliseconds / 1000)
+    except (OverflowError, OSError, ValueError):
+        return timestamp(time.time())
+
+
+def _nowhere(operation: int, answer: bytes) -> None:
+    return None

@@ -1,0 +1,215 @@
+"""Changes to what an engine holds: install, remove, deploy, each written down and told to every client.
+
+Two owners: what a person or an AI installed here belongs to the engine; what a connection wants belongs to the connection, and
+only its reconciler may change it. Order of a change: start it, write it down, tell the clients; undone in the reverse order, so
+a crash in between leaves nothing that was not asked for, and the reconciler repeats what it asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import msgspec
+import structlog
+
+from rootlink.engine.changes import Changes
+from rootlink.engine.functions.host import Deployed, FunctionHost
+from rootlink.engine.mounts.mount import Mount
+from rootlink.engine.mounts.supervisor import Mounts
+from rootlink.engine.state import ConnectionRow, State
+from rootlink.errors import Conflict, Invalid, NotFound, RootlinkError
+from rootlink.wire.engine import InstallEvent
+from rootlink.wire.mounts import Actual, Desired, FunctionSpec, MountSpec, Step, digest
+
+log = structlog.get_logger(__name__)
+
+
+def mount_view(mount: Mount) -> dict[str, Any]:
+    """One item of GET …/mcp-servers (CONTRACT §3)."""
+    return {
+        "name": mount.name,
+        "transport": mount.spec.transport,
+        "state": mount.state,
+        "tool_count": len(mount.catalogue.tools),
+        "error": mount.error,
+        "connection": mount.connection,
+    }
+
+
+def kinds_of(mount: Mount) -> set[str]:
+    """Which lists change when this mount comes or goes: tools, and what else it has."""
+    lists = mount.catalogue
+    have = {"prompts": lists.prompts, "resources": lists.resources or lists.templates}
+    return {"tools", *(kind for kind, items in have.items() if items)}
+
+
+def decode_spec(body: object) -> MountSpec:
+    """A pasted server as a MountSpec. Raises Invalid naming the member; what the caller sent is never echoed."""
+    if isinstance(body, dict) and ("lock" in body or "concurrency" in body):
+        raise Invalid("`lock` and `concurrency` are the catalogue's to set; leave them out")
+    try:
+        return msgspec.convert(body, MountSpec)
+    except msgspec.ValidationError as error:
+        raise Invalid(f"this server can't be mounted: {error}") from None
+
+
+class Installer:
+    def __init__(self, mounts: Mounts, functions: FunctionHost, state: State, changes: Changes) -> None:
+        self._mounts, self._functions, self._state, self._changes = mounts, functions, state, changes
+
+    # servers a person or an AI installs
+
+    async def install(self, ws: str, body: object) -> dict[str, Any]:
+        """Mount what `body` describes. Answers POST …/mcp-servers. Raises Invalid, Conflict, EgressBlocked, UpstreamFailed."""
+        spec = decode_spec(body)
+        mount = await self._mount(ws, spec, None, None)
+        told = self._changes.publish(ws, kinds_of(mount))
+        mounts = self._mounts.list(ws)
+        return {
+            "installed": True,
+            "server_count": len(mounts),
+            "tool_count": sum(len(mount.catalogue.tools) for mount in mounts),
+            "tools_list_changed_notified": told,
+        }
+
+    async def uninstall(self, ws: str, name: str) -> dict[str, Any]:
+        """Unmount a server of the engine's own. Raises NotFound, and Conflict for a connection's."""
+        mount = self._mounts.get(ws, name)
+        if mount.connection is not None:
+            raise Conflict(f"{name} belongs to a connection; remove it with: rootlink disconnect {name}")
+        await self._unmount(ws, name, forget=True)
+        told = self._changes.publish(ws, kinds_of(mount))
+        return {"removed": True, "server_count": len(self._mounts.list(ws)), "tools_list_changed_notified": told}
+
+    def servers(self, ws: str) -> list[dict[str, Any]]:
+        return [mount_view(mount) for mount in self._mounts.list(ws)]
+
+    # functions
+
+    async def deploy(self, ws: str, spec: FunctionSpec) -> Deployed:
+        """Deploy or redeploy a function of the engine's own. Raises Invalid when it does not compile."""
+        self._not_a_connections(ws, spec.name)
+        deployed = await self._functions.deploy(ws, spec)
+        self._changes.publish(ws, {"tools"})
+        return deployed
+
+    async def undeploy(self, ws: str, name: str) -> None:
+        self._not_a_connections(ws, name)
+        if not await self._functions.remove(ws, name):
+            raise NotFound(f"no function {name!r} in workspace {ws!r}")
+        self._changes.publish(ws, {"tools"})
+
+    def _not_a_connections(self, ws: str, name: str) -> None:
+        for row in self._state.connections():
+            if (row.ws, row.name, row.kind) == (ws, name, "function"):
+                raise Conflict(f"function {name!r} belongs to a connection; remove it with: rootlink disconnect {name}")
+
+    # connections
+
+    def actual(self) -> list[Actual]:
+        return [self._actual(row) for row in self._state.connections()]
+
+    def _actual(self, row: ConnectionRow) -> Actual:
+        state, tools, error = self._look(row)
+        return Actual(row.id, row.ws, row.name, "mount" if row.kind == "mount" else "function", row.digest, state, tools, error)
+
+    def _look(self, row: ConnectionRow) -> tuple[str, list[str], str | None]:
+        if row.kind == "function":
+            return "ready", [f"function__{row.name}"], None
+        try:
+            mount = self._mounts.get(row.ws, row.name)
+        except NotFound:
+            return "missing", [], None
+        return mount.state, [f"{row.name}__{tool['name']}" for tool in mount.catalogue.tools], mount.error
+
+    async def apply(self, desired: Desired, emit: Callable[[InstallEvent], None]) -> None:
+        """Make this engine hold what a connection wants. Emits steps as they happen, `done` or `failed` last; never raises."""
+        step: Literal["install", "deploy"] = "install" if desired.mount is not None else "deploy"
+
+        def progress(words: str) -> None:
+            emit(InstallEvent(step=Step(step, "running", words)))
+
+        progress("")
+        try:
+            actual = await self._hold(desired, progress)
+        except RootlinkError as error:
+            emit(InstallEvent(step=Step(step, "failed", error.message)))
+            emit(InstallEvent(failed={"code": error.code, "message": error.message}))
+        except Exception:
+            log.exception("install broke", connection=desired.id)
+            emit(InstallEvent(failed={"code": "internal", "message": "Internal error; see the engine's log"}))
+        else:
+            count = len(actual.tools)
+            emit(InstallEvent(step=Step(step, "done", f"{count} tool{'' if count == 1 else 's'}")))
+            emit(InstallEvent(done=actual))
+
+    async def _hold(self, desired: Desired, progress: Callable[[str], None]) -> Actual:
+        wanted = digest(desired)
+        row = self._state.connection(desired.id)
+        if row is not None and row.digest == wanted and self._look(row)[0] != "missing":
+            return self._actual(row)
+        if row is not None:
+            await self.release(desired.id, forget=False)  # it comes back changed: what its server kept stays
+        if desired.mount is not None:
+            row = ConnectionRow(desired.id, desired.ws, desired.name, "mount", wanted)
+            mount = await self._mount(desired.ws, desired.mount, row, progress)
+            self._changes.publish(desired.ws, kinds_of(mount))
+        elif desired.function is not None:
+            row = ConnectionRow(desired.id, desired.ws, desired.name, "function", wanted)
+            if any(function.name == desired.function.name for function in self._functions.list(desired.ws)):
+                raise Conflict(f"a function {desired.function.name!r} exists already; delete it or choose another name")
+            await self._functions.deploy(desired.ws, desired.function, connection=desired.id)
+            self._state.put_connection(row)
+            self._changes.publish(desired.ws, {"tools"})
+        else:
+            raise Invalid("a connection wants a mount or a function")
+        return self._actual(row)
+
+    async def release(self, id: str, *, forget: bool = True) -> bool:
+        """Undo what a connection had here; False when there was nothing. `forget`: what its server kept goes too."""
+        row = self._state.connection(id)
+        if row is None:
+            return False
+        kinds = {"tools"}
+        if row.kind == "function":
+            await self._functions.remove(row.ws, row.name)
+        else:
+            kinds = self._kinds(row)
+            await self._unmount(row.ws, row.name, forget=forget)
+        self._state.drop_connection(id)
+        self._changes.publish(row.ws, kinds)
+        return True
+
+    def _kinds(self, row: ConnectionRow) -> set[str]:
+        try:
+            return kinds_of(self._mounts.get(row.ws, row.name))
+        except NotFound:
+            return set()
+
+    # both
+
+    async def _mount(
+        self, ws: str, spec: MountSpec, row: ConnectionRow | None, progress: Callable[[str], None] | None
+    ) -> Mount:
+        connection = row.id if row is not None else None
+        mount = await self._mounts.add(ws, spec, connection=connection, progress=progress)
+        self._state.put_mount(ws, spec, connection, mount.catalogue)
+        if row is not None:
+            self._state.put_connection(row)
+        return mount
+
+    async def _unmount(self, ws: str, name: str, *, forget: bool) -> None:
+        self._state.drop_mount(ws, name)
+        await self._mounts.remove(ws, name, forget=forget)
+
+    def restore(self) -> None:
+        """At engine start: bring back every mount in the background, under supervision. Functions restore themselves."""
+        for ws, spec, connection, catalogue in self._state.mounts():
+            self._mounts.restore(ws, spec, connection, catalogue)
+
+    def changed(self, ws: str, kinds: set[str]) -> None:
+        """A mounted server's lists changed: keep them for the next start, tell the clients."""
+        for mount in self._mounts.list(ws):
+            self._state.put_catalogue(ws, mount.name, mount.catalogue)
+        self._changes.publish(ws, kinds)

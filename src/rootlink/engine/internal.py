@@ -1,0 +1,153 @@
+"""`/internal`: what the provisioner asks of an engine (wire/engine.py). Not reachable through the gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeVar
+
+import msgspec
+import psutil
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from rootlink.engine.decisions import Decisions
+from rootlink.engine.functions.host import FunctionHost
+from rootlink.engine.installer import Installer
+from rootlink.engine.lease import Lease
+from rootlink.engine.mounts.supervisor import Mounts
+from rootlink.engine.rest import body_of, ok, refused
+from rootlink.errors import Invalid, RootlinkError
+from rootlink.wire.engine import EngineConfig, EngineStatus, Environment, InstallEvent
+from rootlink.wire.mounts import Desired
+
+T = TypeVar("T")
+
+
+class Internal:
+    """`stop` ends the engine; `environment` puts new secrets and a new policy in force and answers what restarted."""
+
+    def __init__(
+        self,
+        *,
+        config: EngineConfig,
+        mounts: Mounts,
+        functions: FunctionHost,
+        installer: Installer,
+        decisions: Decisions,
+        lease: Lease,
+        stop: Callable[[], None],
+        environment: Callable[[Environment], Awaitable[list[str]]],
+        tasks: asyncio.TaskGroup,
+    ) -> None:
+        self._config, self._mounts, self._functions, self._installer = config, mounts, functions, installer
+        self._decisions, self._lease, self._stop, self._environment = decisions, lease, stop, environment
+        self._tasks = tasks
+
+    def routes(self) -> list[Route]:
+        table: list[tuple[str, str, Callable[[Request], Awaitable[Response]]]] = [
+            ("GET", "/status", self.status),
+            ("POST", "/stop-if-idle", self.stop_if_idle),
+            ("POST", "/stop", self.stop),
+            ("PUT", "/environment", self.environment),
+            ("GET", "/connections", self.connections),
+            ("PUT", "/connections/{id}", self.apply),
+            ("DELETE", "/connections/{id}", self.release),
+            ("POST", "/decisions", self.decisions),
+        ]
+        return [Route("/internal" + path, _enveloped(act), methods=[method]) for method, path, act in table]
+
+    async def status(self, request: Request) -> Response:
+        return ok(
+            EngineStatus(
+                pid=os.getpid(),
+                idle_secs=self._lease.idle_secs,
+                calls=self._lease.calls,
+                streams=self._lease.streams,
+                memory_bytes=tree_memory(),
+                mounts=len(self._mounts.all()),
+                functions=len(self._functions.all()),
+                sandbox=self._config.sandbox,
+            )
+        )
+
+    async def stop_if_idle(self, request: Request) -> Response:
+        idle_secs = (await body_of(request)).get("idle_secs")
+        if not isinstance(idle_secs, (int, float)):
+            raise Invalid("stop-if-idle needs `idle_secs`, a number")
+        stopping = self._lease.agree_to_stop(idle_secs)
+        if stopping:
+            self._stop()
+        return ok({"stopping": stopping})
+
+    async def stop(self, request: Request) -> Response:
+        self._lease.stopping = True
+        self._stop()
+        return ok({"stopping": True})
+
+    async def environment(self, request: Request) -> Response:
+        return ok({"restarted": await self._environment(await _decoded(request, Environment))})
+
+    async def connections(self, request: Request) -> Response:
+        return ok(self._installer.actual())
+
+    async def apply(self, request: Request) -> Response:
+        """The work belongs to the engine: it goes on when the provisioner goes away."""
+        desired = await _decoded(request, Desired)
+        if desired.id != request.path_params["id"]:
+            raise Invalid("the connection's id in the path and in the body differ")
+        events: asyncio.Queue[InstallEvent] = asyncio.Queue()
+        self._tasks.create_task(self._apply(desired, events.put_nowait))
+        return StreamingResponse(_lines(events), media_type="application/x-ndjson")
+
+    async def _apply(self, desired: Desired, emit: Callable[[InstallEvent], None]) -> None:
+        """An install is a call: it keeps the engine from being stopped as idle."""
+        with self._lease.call():
+            await self._installer.apply(desired, emit)
+
+    async def release(self, request: Request) -> Response:
+        return ok({"removed": await self._installer.release(request.path_params["id"])})
+
+    async def decisions(self, request: Request) -> Response:
+        return ok(self._decisions.hand_over())
+
+
+async def _lines(events: asyncio.Queue[InstallEvent]) -> AsyncIterator[bytes]:
+    while True:
+        event = await events.get()
+        yield msgspec.json.encode(event) + b"\n"
+        if event.step is None:
+            return
+
+
+async def _decoded(request: Request, shape: type[T]) -> T:
+    try:
+        return msgspec.convert(await body_of(request), shape)
+    except msgspec.ValidationError as error:
+        raise Invalid(f"not a {shape.__name__}: {error}") from None
+
+
+def _enveloped(act: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(request: Request) -> Response:
+        try:
+            return await act(request)
+        except RootlinkError as error:
+            return refused(error)
+
+    return endpoint
+
+
+def tree_memory() -> int:
+    """Bytes of this process and all below it, shared pages counted once (PSS) where the kernel tells."""
+    this = psutil.Process()
+    return sum(_memory(process) for process in [this, *this.children(recursive=True)])
+
+
+def _memory(process: psutil.Process) -> int:
+    try:
+        full: Any = process.memory_full_info()
+        return int(getattr(full, "pss", full.rss))
+    except psutil.Error:
+        return 0

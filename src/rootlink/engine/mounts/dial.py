@@ -1,0 +1,125 @@
+"""From a spec to links: references filled in, packages resolved, the mount's own folder made, the door asked.
+
+A child's environment is `PATH LANG HOME TMPDIR`, then what its package's start needs, then what its spec declares. Nothing of the
+engine's own gets in. Its working folder is `mounts/<ws>/<name>`, also its HOME: servers write into theirs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from rootlink.engine.mounts import spec as specs
+from rootlink.engine.mounts.http import HttpLink
+from rootlink.engine.mounts.launch import Launch, Wish
+from rootlink.engine.mounts.link import Link
+from rootlink.engine.mounts.redaction import Redactor
+from rootlink.engine.mounts.remote import Far
+from rootlink.engine.mounts.spec import Places, Values
+from rootlink.engine.mounts.sse import SseLink
+from rootlink.engine.mounts.stdio import StdioLink
+from rootlink.engine.outbound import Outbound
+from rootlink.wire.mounts import MountSpec
+
+_CREDENTIAL = re.compile(r"TOKEN|KEY|SECRET|PASS|CREDENTIAL|AUTH", re.IGNORECASE)  # in the name of a variable
+SEARCHED = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+Say = Callable[[str], None]
+
+
+class Start(Protocol):
+    """How a command is started directly. `readonly`: folders it must be able to read."""
+
+    @property
+    def argv(self) -> list[str]: ...
+    @property
+    def env(self) -> dict[str, str]: ...
+    @property
+    def readonly(self) -> list[Path]: ...
+
+
+class Packages(Protocol):
+    async def resolve(self, command: str, args: list[str], *, lock: str | None, progress: Say | None) -> Start: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What every mount of an engine stands on."""
+
+    launch: Launch
+    outbound: Outbound
+    packages: Packages
+    places: Places
+    mounts_dir: Path
+    spawning: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def folder(self, ws: str, name: str) -> Path:
+        return self.mounts_dir / ws / name
+
+    def forget(self, ws: str, name: str) -> None:
+        """Everything the mount kept. Blocking."""
+        shutil.rmtree(self.folder(ws, name), ignore_errors=True)
+
+    async def dial(self, ws: str, spec: MountSpec, secrets: Mapping[str, str], say: Say) -> Sequence[Link]:
+        """Links to try, best first. Raises Invalid, Forbidden, EgressBlocked, and what Packages raises."""
+        specs.check(spec, self.places)  # again: what the operator allows may have changed since it was added
+        folder = self.folder(ws, spec.name)
+        filled = specs.fill(spec, Values(secrets, {"files": self.places.files, "state": folder}))
+        return await _BY_TRANSPORT[spec.transport](self, filled, folder, secrets, say)
+
+
+async def _child(ground: Ground, filled: MountSpec, folder: Path, secrets: Mapping[str, str], say: Say) -> Sequence[Link]:
+    assert filled.command is not None
+    scratch = folder / "tmp"
+    _make(folder, scratch)
+    cwd = specs.directory(filled.cwd, ground.places, folder) if filled.cwd else folder
+    read = [specs.directory(path, ground.places, folder) for path in filled.paths.read]
+    write = [specs.directory(path, ground.places, folder) for path in filled.paths.write]
+    start = await ground.packages.resolve(filled.command, filled.args, lock=filled.lock, progress=say)
+    own = {"PATH": SEARCHED, "LANG": "C.UTF-8", "HOME": str(folder), "TMPDIR": str(scratch)}
+    wish = Wish(
+        name=filled.name,
+        argv=start.argv,
+        env={**own, **start.env, **filled.env},
+        cwd=cwd,
+        read=read,
+        write=[folder, *write],
+        readonly=start.readonly,
+        egress=filled.egress,
+    )
+    pasted = [value for name, value in filled.env.items() if _CREDENTIAL.search(name)]
+    return [StdioLink(wish, ground.launch, turn=ground.spawning, redact=Redactor([*secrets.values(), *pasted]))]
+
+
+def _make(folder: Path, scratch: Path) -> None:
+    """A few microseconds, so not worth a thread."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+
+
+async def _http(ground: Ground, filled: MountSpec, folder: Path, secrets: Mapping[str, str], say: Say) -> Sequence[Link]:
+    """Streamable HTTP, then the transport before it: an endpoint does not tell which it is."""
+    far = _far(ground, filled, secrets)
+    return [HttpLink(far), SseLink(far)]
+
+
+async def _sse(ground: Ground, filled: MountSpec, folder: Path, secrets: Mapping[str, str], say: Say) -> Sequence[Link]:
+    return [SseLink(_far(ground, filled, secrets))]
+
+
+def _far(ground: Ground, filled: MountSpec, secrets: Mapping[str, str]) -> Far:
+    assert filled.endpoint is not None
+    hidden = [*secrets.values(), *([filled.auth.token] if filled.auth else []), *filled.headers.values()]
+    scope = ground.outbound.scope(filled.name, filled.egress)
+    return Far(filled.name, filled.endpoint, specs.headers(filled), scope, Redactor(hidden))
+
+
+_BY_TRANSPORT: dict[str, Callable[[Ground, MountSpec, Path, Mapping[str, str], Say], Awaitable[Sequence[Link]]]] = {
+    "stdio": _child,
+    "http": _http,
+    "sse": _sse,
+}

@@ -1,0 +1,300 @@
+"""A mount's link over Streamable HTTP, both eras: one POST a message, its answer as JSON or as a stream of events.
+
+    session era     `Mcp-Session-Id` from initialize on; a GET stream for what the server says unasked; DELETE at the end
+    stateless era   headers repeat method, name and version (era.py); nothing else to hold
+
+Rules
+- A session the server forgot (404) is renewed once, behind the scenes; what was asked is asked again, for it was not accepted.
+- A request that may have been accepted is never repeated. A stream that broke off after an event id is resumed by that id.
+- No GET stream (405) is no fault. One that ends is opened again after 1 to 30 s; what changed in between is asked for.
+- Three requests in a row that do not even get through end the link; the supervisor tries again.
+- Cancelling: session era says so in a notification; stateless era closes the stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from msgspec import UNSET, Raw
+
+from rootlink.engine import rpc
+from rootlink.engine.mounts.era import Refused, initialize
+from rootlink.engine.mounts.events import Event, Events
+from rootlink.engine.mounts.exchange import Asked, Progress
+from rootlink.engine.mounts.link import MESSAGE_CAP
+from rootlink.engine.mounts.listing import NOTICES
+from rootlink.engine.mounts.remote import BOTH, EVENTS, JSON, Far, RemoteLink, merged
+from rootlink.errors import RootlinkError, UpstreamFailed
+
+if TYPE_CHECKING:
+    import aiohttp
+
+log = structlog.get_logger(__name__)
+UNREACHED = 3
+RENEW_SECONDS = 30.0
+FAREWELL_SECONDS = 2.0
+TAIL_SECONDS = 1.0  # for the end of a stream after its answer, so that the connection is used again
+RESUMES = 5
+SLOWEST = 30.0
+_GREETING = ("initialize", "notifications/initialized")
+_SESSION = re.compile(r"[\x21-\x7e]{1,1024}\Z")
+
+
+class _SessionGone(Refused):
+    """The server does not know our session (any more)."""
+
+
+class HttpLink(RemoteLink):
+    modern_first = True
+
+    def __init__(self, far: Far) -> None:
+        super().__init__(far)
+        self._session: str | None = None
+        self._renewing = asyncio.Lock()
+        self._unreached = 0
+
+    async def open(self) -> None:
+        self._far.scope.check(self._far.url)
+
+    async def request(self, method: str, params: Mapping[str, Any] | None = None, *, progress: Progress | None = None) -> Raw:
+        self._raise_if_ended(method)
+        dressed = self.era.dress(params)
+        asked = self._exchange.ask(method, dressed, progress)
+        carrier = self._spawn(self._carry(asked, dressed))
+        try:
+            return await asked.answer
+        except asyncio.CancelledError:
+            carrier.cancel()
+            self._cancelled(asked)
+            raise
+        finally:
+            self._exchange.forget(asked)
+
+    async def notify(self, method: str, params: Mapping[str, Any] | None = None) -> None:
+        self._raise_if_ended(method)
+        dressed = self.era.dress(params)
+        held = await self._held(method)
+        try:
+            await self._tell(rpc.notification(method, dressed), method, dressed, held)
+        except _SessionGone:
+            await self._tell(rpc.notification(method, dressed), method, dressed, await self._renewed(held))
+
+    async def attend(self) -> None:
+        if not self.era.stateless:
+            self._spawn(self._hear())
+
+    async def close(self) -> None:
+        await super().close()
+        held, self._session = self._session, None
+        if held is not None:
+            with contextlib.suppress(RootlinkError, TimeoutError):
+                async with asyncio.timeout(FAREWELL_SECONDS):
+                    async with self._far.scope.request("DELETE", self._far.url, headers=self._headers(BOTH, held)):
+                        pass
+
+    # one request
+
+    async def _carry(self, asked: Asked, params: Mapping[str, Any] | None) -> None:
+        """Bring `asked` there and its answer back; whatever happens, whoever waits hears of it."""
+        error: Exception
+        try:
+            held = await self._held(asked.method)
+            try:
+                await self._post(asked, params, held)
+            except _SessionGone:
+                await self._post(asked, params, await self._renewed(held))
+            error = UpstreamFailed(f"{self._far.name} ended its answer to {asked.method} before the result came")
+        except (RootlinkError, rpc.RpcError) as failure:
+            error = failure
+        except Exception as failure:
+            log.exception("http_request", mount=self._far.name, method=asked.method)
+            error = UpstreamFailed(f"{self._far.name} could not be asked: {type(failure).__name__}")
+        self._settle(asked, error)
+        if self._unreached >= UNREACHED:
+            self._lost("cannot be reached")
+
+    async def _post(self, asked: Asked, params: Mapping[str, Any] | None, held: str | None) -> None:
+        headers = self._headers(BOTH, held, {"Content-Type": JSON}, self.era.headers(asked.method, params))
+        answered = False
+        try:
+            async with self._far.scope.request("POST", self._far.url, headers=headers, data=asked.line, follow=True) as response:
+                answered = True
+                self._unreached = 0
+                if asked.method == "initialize":
+                    self._session = _session(response)
+                await self._consume(response, asked, held)
+        except UpstreamFailed:
+            self._unreached += not answered
+            raise
+
+    async def _consume(self, response: aiohttp.ClientResponse, asked: Asked, held: str | None) -> None:
+        if response.status >= 400:
+            await self._refusal(response, asked, held)
+        elif response.content_type == EVENTS:
+            await self._stream(response, asked, held)
+        elif response.content_type == JSON:
+            for message in await self._body(response):
+                self._receive(message)
+        elif response.status != 202:
+            raise self._strange(response)
+
+    async def _refusal(self, response: aiohttp.ClientResponse, asked: Asked, held: str | None) -> None:
+        """An HTTP error is the answer to this request: a JSON-RPC error in its body is the server's word, else its status is."""
+        refused, body = await self._refused(response)
+        if held is not None and _forgotten(response.status, body):
+            raise _SessionGone(refused.message, refused.http)
+        error = _error_in(body)
+        if error is None or response.status in (401, 403, 429):
+            raise refused
+        self._settle(asked, error)
+
+    async def _stream(self, response: aiohttp.ClientResponse, asked: Asked, held: str | None) -> None:
+        events = Events(MESSAGE_CAP)
+        await self._until_answered(response, events, asked)
+        for _ in range(RESUMES):
+            if asked.answer.done() or events.last_id is None:
+                return
+            await asyncio.sleep(1.0 if events.retry is None else events.retry)
+            headers = self._headers(EVENTS, held, self.era.headers("", None), {"Last-Event-ID": events.last_id})
+            async with self._far.scope.request("GET", self._far.url, headers=headers, follow=True) as resumed:
+                if resumed.status >= 400 or resumed.content_type != EVENTS:
+                    return
+                await self._until_answered(resumed, events, asked)
+
+    async def _until_answered(self, response: aiohttp.ClientResponse, events: Events, asked: Asked) -> None:
+        async def take(event: Event) -> bool:
+            pause = self._receive(event.data) if event.data.strip() else 0.0
+            if pause:
+                await asyncio.sleep(pause)
+            return not asked.answer.done()
+
+        await self._drink(response, events, take)
+        if asked.answer.done():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TAIL_SECONDS):
+                    await response.content.readany()
+
+    async def _tell(self, message: bytes, method: str, params: Mapping[str, Any] | None, held: str | None) -> None:
+        headers = self._headers(BOTH, held, {"Content-Type": JSON}, self.era.headers(method, params) if method else {})
+        async with self._far.scope.request("POST", self._far.url, headers=headers, data=message, follow=True) as response:
+            if response.status < 400:
+                return
+            refused, body = await self._refused(response)
+            if held is not None and _forgotten(response.status, body):
+                raise _SessionGone(refused.message, refused.http)
+            raise refused
+
+    async def _reply(self, reply: bytes) -> None:
+        if not self.era.stateless:
+            await self._tell(reply, "", None, self._session)
+
+    def _cancelled(self, asked: Asked) -> None:
+        if self.era.stateless or asked.method == "initialize" or self._ended is not None:
+            return
+        self._spawn(self._say_cancelled(asked.id))
+
+    async def _say_cancelled(self, id: int) -> None:
+        with contextlib.suppress(RootlinkError, TimeoutError):
+            async with asyncio.timeout(FAREWELL_SECONDS):
+                await self.notify("notifications/cancelled", {"requestId": id, "reason": "the caller went away"})
+
+    def _headers(self, accept: str, session: str | None, *more: Mapping[str, str]) -> dict[str, str]:
+        held = {"Mcp-Session-Id": session} if session is not None else {}
+        return merged(self._far.headers, {"Accept": accept}, held, *more)
+
+    # the session
+
+    async def _held(self, method: str) -> str | None:
+        """The session to ask in; while it is being renewed all but the greeting wait for the new one."""
+        if method not in _GREETING and self._renewing.locked():
+            async with self._renewing:
+                return self._session
+        return self._session
+
+    async def _renewed(self, held: str | None) -> str | None:
+        """A new session in place of `held`, one however many ask for it. Raises UpstreamFailed."""
+        async with self._renewing:
+            if self._ended is not None or self._session not in (held, None):
+                return self._session
+            self._session = None
+            log.info("session_renewed", mount=self._far.name)
+            try:
+                async with asyncio.timeout(RENEW_SECONDS):
+                    await initialize(self, self._far.name)
+            except (rpc.RpcError, TimeoutError) as error:
+                raise UpstreamFailed(f"{self._far.name} forgot its session and gave no new one: {str(error)[:200]}") from None
+        self._missed()
+        return self._session
+
+    def _missed(self) -> None:
+        """What changed while nobody listened was not told: say that everything may have."""
+        for method in NOTICES:
+            self.on_notification(method, Raw(b"{}"))
+
+    async def _hear(self) -> None:
+        """The GET stream, for as long as the server offers one."""
+        events = Events(MESSAGE_CAP)
+        delay, times = 1.0, 0
+        while self._ended is None:
+            began = asyncio.get_running_loop().time()
+            try:
+                if not await self._listen(events, times):
+                    return
+                times += 1
+            except (RootlinkError, rpc.RpcError) as error:
+                log.info("stream_ended", mount=self._far.name, why=str(error)[:200])
+            if asyncio.get_running_loop().time() - began > SLOWEST:
+                delay = 1.0
+            await asyncio.sleep(delay if events.retry is None or times == 0 else max(events.retry, 0.1))
+            delay = min(delay * 2, SLOWEST)
+
+    async def _listen(self, events: Events, times: int) -> bool:
+        """One GET, to its end. False: the server offers no such stream."""
+        held = self._session
+        resume = {"Last-Event-ID": events.last_id} if events.last_id is not None else {}
+        headers = self._headers(EVENTS, held, self.era.headers("", None), resume)
+        async with self._far.scope.request("GET", self._far.url, headers=headers, follow=True) as response:
+            if response.status == 404 and held is not None:
+                events.last_id = None
+                forgotten = True
+            elif response.status in (409, 429) or response.status >= 500:
+                raise UpstreamFailed(f"{self._far.name} answered HTTP {response.status}")
+            elif response.status != 200 or response.content_type != EVENTS:
+                return False
+            else:
+                forgotten = False
+                if times:
+                    self._missed()
+                await self._drink(response, events, self._overheard)
+        if forgotten:
+            await self._renewed(held)
+        return True
+
+    async def _overheard(self, event: Event) -> bool:
+        pause = self._receive(event.data) if event.data.strip() else 0.0
+        if pause:
+            await asyncio.sleep(pause)
+        return True
+
+
+def _session(response: aiohttp.ClientResponse) -> str | None:
+    held = response.headers.get("Mcp-Session-Id")
+    return held if held is not None and _SESSION.match(held) else None
+
+
+def _forgotten(status: int, body: bytes) -> bool:
+    """404 by the specification; servers made after the TypeScript SDK's examples say 400 and name the session."""
+    return status == 404 or (status == 400 and b"session" in body.lower())
+
+
+def _error_in(body: bytes) -> rpc.RpcError | None:
+    try:
+        envelope = rpc.read(body)
+    except rpc.Malformed:
+        return None
+    return None if envelope.error is UNSET or bytes(envelope.error) == b"null" else rpc.error(envelope.error)

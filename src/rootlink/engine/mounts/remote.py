@@ -1,0 +1,188 @@
+"""What the two links to servers elsewhere share: requests through the engine's one way out, streams read within bounds, an end.
+
+Words never hold a URL or a header: both may carry a secret. What a server says in an error is shortened and redacted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import structlog
+from msgspec import Raw
+
+from rootlink.engine.mounts.era import Era, Refused, Session
+from rootlink.engine.mounts.events import Event, Events
+from rootlink.engine.mounts.exchange import Asked, Exchange, Heard
+from rootlink.engine.mounts.flood import Flood
+from rootlink.engine.mounts.lines import LineTooLong
+from rootlink.engine.mounts.link import MESSAGE_CAP, unheard, unminded
+from rootlink.engine.outbound import Scope, read_capped
+from rootlink.engine.rpc import UNREADABLE
+from rootlink.errors import RootlinkError, TooLarge, UpstreamFailed
+
+if TYPE_CHECKING:
+    import aiohttp
+
+log = structlog.get_logger(__name__)
+BOTH = "application/json, text/event-stream"
+JSON = "application/json"
+EVENTS = "text/event-stream"
+ERROR_CAP = 64 << 10
+MOST_REPLIES = 16  # to a server's own requests, on their way at once; more are dropped
+_messages = msgspec.json.Decoder(list[Raw])
+
+
+@dataclass(frozen=True, slots=True)
+class Far:
+    """A server elsewhere. `headers` hold credentials."""
+
+    name: str
+    url: str = field(repr=False)
+    headers: dict[str, str] = field(repr=False)
+    scope: Scope
+    redact: Callable[[str], str]
+
+
+class RemoteLink:
+    """Subclasses say how a message travels (`_post`)."""
+
+    def __init__(self, far: Far) -> None:
+        self.era: Era = Session()
+        self.on_notification: Callable[[str, Raw], None] = unheard
+        self.on_closed: Callable[[str], None] = unminded
+        self._far = far
+        self._exchange = Exchange(far.name, lambda method, params: self.on_notification(method, params))
+        self._flood = Flood(asyncio.get_running_loop().time())
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._replies = 0
+        self._ended: str | None = None
+        self._closing = False
+
+    def last_words(self) -> str:
+        return ""
+
+    def logs(self) -> list[str]:
+        return []
+
+    async def close(self) -> None:
+        self._closing = True
+        self._lost("was disconnected")
+        tasks = [task for task in self._tasks if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """A task of this link's; `close()` ends it."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _lost(self, words: str) -> None:
+        if self._ended is not None:
+            return
+        self._ended = words
+        self._exchange.fail(self._unanswered)
+        if not self._closing:
+            self.on_closed(words)
+
+    def _unanswered(self, method: str) -> UpstreamFailed:
+        return UpstreamFailed(f"{self._far.name} {self._ended} before it answered {method}")
+
+    def _raise_if_ended(self, method: str) -> None:
+        if self._ended is not None:
+            raise self._unanswered(method)
+
+    # what came
+
+    def _receive(self, message: bytes) -> float:
+        """Answers how many seconds not to read for now."""
+        what, reply = self._exchange.receive(message)
+        if reply is not None and self._replies < MOST_REPLIES:
+            self._replies += 1
+            self._spawn(self._answer(reply))
+        return 0.0 if what is Heard.ANSWER else self._noise(len(message))
+
+    def _noise(self, size: int) -> float:
+        now = asyncio.get_running_loop().time()
+        pause = self._flood.count(now, size)
+        if self._flood.over(now):
+            self._lost("sent more than 1000 messages a second for too long and was cut off")
+        return pause
+
+    async def _answer(self, reply: bytes) -> None:
+        try:
+            async with asyncio.timeout(10.0):
+                await self._reply(reply)
+        except (RootlinkError, TimeoutError) as error:
+            log.info("reply_lost", mount=self._far.name, why=str(error)[:200])
+        finally:
+            self._replies -= 1
+
+    async def _reply(self, reply: bytes) -> None:
+        raise NotImplementedError
+
+    async def _drink(self, response: aiohttp.ClientResponse, events: Events, take: Callable[[Event], Awaitable[bool]]) -> None:
+        """Every event of a stream, until it ends or `take` answers False. Raises UpstreamFailed."""
+        try:
+            async for chunk in response.content.iter_any():
+                events.feed(chunk)
+                while (event := events.next()) is not None:
+                    if not await take(event) or self._ended is not None:
+                        return
+        except LineTooLong:
+            raise UpstreamFailed(f"{self._far.name} sent a message larger than {MESSAGE_CAP >> 20} MiB") from None
+
+    async def _body(self, response: aiohttp.ClientResponse) -> list[bytes]:
+        """The messages of a JSON body: one, or several (2025-03-26 has batches). Raises UpstreamFailed."""
+        try:
+            body = await read_capped(response, MESSAGE_CAP)
+        except TooLarge:
+            raise UpstreamFailed(f"{self._far.name} sent a message larger than {MESSAGE_CAP >> 20} MiB") from None
+        if not body.lstrip().startswith(b"["):
+            return [body]
+        try:
+            return [bytes(message) for message in _messages.decode(body)]
+        except UNREADABLE:
+            return [body]
+
+    # what was refused
+
+    async def _refused(self, response: aiohttp.ClientResponse) -> tuple[Refused, bytes]:
+        """The error for an HTTP status of 400 and above, and the body's beginning."""
+        try:
+            body = await read_capped(response, ERROR_CAP)
+        except RootlinkError:
+            body = b""
+        words = _STATUS.get(response.status, f"HTTP {response.status}")
+        said = "" if response.content_type == "text/html" else " ".join(body.decode("utf-8", "replace").split())
+        shown = f": {self._far.redact(said)[:300]}" if said else ""
+        return Refused(f"{self._far.name} answered {words}{shown}", response.status), body
+
+    def _strange(self, response: aiohttp.ClientResponse) -> Refused:
+        kind = self._far.redact(response.content_type)[:80]
+        return Refused(f"{self._far.name} answered with {kind}, which is not MCP; is its endpoint right?", response.status)
+
+    def _settle(self, asked: Asked, error: Exception) -> None:
+        if not asked.answer.done():
+            asked.answer.set_exception(error)
+
+
+_STATUS = {
+    401: "HTTP 401: it wants a credential, or another one",
+    403: "HTTP 403: its credential does not allow this",
+    429: "HTTP 429: too many requests",
+}
+
+
+def merged(*parts: Mapping[str, str]) -> dict[str, str]:
+    """Headers; of two with one name, whatever their case, the later one."""
+    found: dict[str, tuple[str, str]] = {}
+    for part in parts:
+        found.update({name.lower(): (name, value) for name, value in part.items()})
+    return dict(found.values())

@@ -1,0 +1,35 @@
+"""When a mount that ended is started again: after 1, 2, 4, 8, 16, 30 seconds, then not any more.
+
+A minute without an end forgives all earlier ones. A server elsewhere is not ours to give up: it is tried for ever, at the
+longest delay, because its coming back needs nobody here.
+"""
+
+from __future__ import annotations
+
+DELAYS = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+STABLE = 60.0  # seconds
+
+
+class Restarts:
+    def __init__(self, *, give_up: bool) -> None:
+        self._give_up = give_up
+        self._tried = 0
+        self._ready_at: float | None = None
+
+    def ready(self, now: float) -> None:
+        self._ready_at = now
+
+    def ended(self, now: float) -> float | None:
+        """Seconds to wait before the next start; None: no more starts."""
+        if self._ready_at is not None and now - self._ready_at >= STABLE:
+            self._tried = 0
+        self._ready_at = None
+        self._tried += 1
+        if self._tried > len(DELAYS) and self._give_up:
+            return None
+        return DELAYS[min(self._tried, len(DELAYS)) - 1]
+
+    def forgive(self) -> None:
+        """A person asked for a restart."""
+        self._tried = 0
+        self._ready_at = None

@@ -1,0 +1,166 @@
+"""All mounts of one engine, by workspace and name.
+
+A name is taken from the moment somebody begins to add it; a mount is listed once it is ready (`add`) or wanted (`restore`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import structlog
+
+from rootlink import names
+from rootlink.engine.mounts import spec as specs
+from rootlink.engine.mounts.clock import Clock, Monotonic
+from rootlink.engine.mounts.dial import Ground, Packages
+from rootlink.engine.mounts.launch import Launch
+from rootlink.engine.mounts.listing import Catalogue
+from rootlink.engine.mounts.mount import Mount, Say, silent
+from rootlink.engine.mounts.spec import Places
+from rootlink.engine.outbound import Outbound
+from rootlink.errors import Conflict, NotFound, RootlinkError, Unavailable
+from rootlink.wire.mounts import MountSpec
+
+log = structlog.get_logger(__name__)
+Key = tuple[str, str]
+Listed = list[Mount]  # inside the class `list` is a method
+Named = list[str]
+
+
+class Mounts:
+    """`on_change(ws, kinds)`: lists changed behind everybody's back; kinds ⊆ {"tools", "resources", "prompts"}.
+
+    Made and used on one loop, in the main thread (launch.py says why).
+    """
+
+    def __init__(
+        self,
+        *,
+        launch: Launch,
+        outbound: Outbound,
+        packages: Packages,
+        files_dir: Path,
+        mounts_dir: Path,
+        secrets: Mapping[str, str],
+        allow_paths: Iterable[str | Path],
+        on_change: Callable[[str, set[str]], None],
+        clock: Clock | None = None,
+    ) -> None:
+        places = Places(Path(files_dir), tuple(Path(path) for path in allow_paths))
+        self._ground = Ground(launch, outbound, packages, places, Path(mounts_dir))
+        self._secrets = dict(secrets)
+        self._on_change = on_change
+        self._clock = clock or Monotonic()
+        self._mounts: dict[Key, Mount] = {}
+        self._adding: dict[Key, Mount] = {}
+        self._leaving: set[Key] = set()
+        self._closed = False
+
+    # what there is
+
+    def get(self, ws: str, name: str) -> Mount:
+        try:
+            return self._mounts[ws, name]
+        except KeyError:
+            raise NotFound(f"no server {name!r} in workspace {ws!r}") from None
+
+    def list(self, ws: str) -> Listed:
+        return [mount for (of, _), mount in self._mounts.items() if of == ws]
+
+    def all(self) -> Listed:
+        return [*self._mounts.values()]
+
+    # changing it
+
+    async def add(self, ws: str, spec: MountSpec, *, connection: str | None = None, progress: Say | None = None) -> Mount:
+        """Mount and wait until it is ready. Nothing is left of one that did not get there.
+
+        Raises Conflict, Invalid, Forbidden, EgressBlocked, UpstreamFailed; the last with the end of the child's stderr.
+        """
+        names.workspace_name(ws)
+        specs.check(spec, self._ground.places)
+        mount = self._claim(ws, spec, connection)
+        key = (ws, spec.name)
+        fresh = not self._ground.folder(*key).exists()
+        self._adding[key] = mount
+        try:
+            await mount.start(progress or silent)
+            self._still_open()
+            self._mounts[key] = mount
+        except BaseException:
+            await mount.stop()
+            if fresh:
+                await asyncio.to_thread(self._ground.forget, *key)
+            raise
+        finally:
+            del self._adding[key]
+        return mount
+
+    def restore(self, ws: str, spec: MountSpec, connection: str | None = None, catalogue: Catalogue | None = None) -> Mount:
+        """A mount of before: listed at once, with the catalogue last known if there is one; brought up in the background.
+
+        One that is not allowed any more is listed too, as failed, with the reason. Raises Conflict.
+        """
+        mount = self._claim(ws, spec, connection, catalogue)
+        self._mounts[ws, spec.name] = mount
+        mount.revive()
+        return mount
+
+    async def remove(self, ws: str, name: str, *, forget: bool = False) -> bool:
+        """Unmount; False when there is no such mount. `forget`: the folder it kept its state in goes too."""
+        mount = self._mounts.pop((ws, name), None)
+        if mount is None:
+            return False
+        self._leaving.add((ws, name))
+        try:
+            await mount.stop()
+            if forget:
+                await asyncio.to_thread(self._ground.forget, ws, name)
+        finally:
+            self._leaving.discard((ws, name))
+        return True
+
+    async def restart(self, ws: str, name: str) -> None:
+        """Returns when it is ready again. Raises NotFound, or what went wrong: it is then tried again like after a crash."""
+        await self.get(ws, name).restart()
+
+    async def environment(self, secrets: Mapping[str, str]) -> Named:
+        """New values of secrets. Restarts just the mounts that refer to one that changed, and answers their names."""
+        before, self._secrets = self._secrets, dict(secrets)
+        changed = {name for name in {*before, *secrets} if before.get(name) != secrets.get(name)}
+        touched = [mount for mount in self.all() if specs.references(mount.spec) & changed]
+        outcomes = await asyncio.gather(*(mount.restart() for mount in touched), return_exceptions=True)
+        for mount, outcome in zip(touched, outcomes, strict=True):
+            if isinstance(outcome, RootlinkError):
+                log.warning("mount_restart", ws=mount.ws, mount=mount.name, why=outcome.message)
+            elif outcome is not None:
+                raise outcome
+        return [mount.name for mount in touched]
+
+    async def close(self) -> None:
+        """End them all, at the same time."""
+        self._closed = True
+        mounts = [*self._mounts.values(), *self._adding.values()]
+        await asyncio.gather(*(mount.stop() for mount in mounts), return_exceptions=True)
+
+    def _claim(self, ws: str, spec: MountSpec, connection: str | None, catalogue: Catalogue | None = None) -> Mount:
+        self._still_open()
+        if (ws, spec.name) in self._leaving:
+            raise Conflict(f"server {spec.name!r} in workspace {ws!r} is just being removed; try again")
+        if (ws, spec.name) in self._mounts or (ws, spec.name) in self._adding:
+            raise Conflict(f"there is a server {spec.name!r} in workspace {ws!r} already; remove it or choose another name")
+        return Mount(
+            ws,
+            spec,
+            connection,
+            dial=lambda asked, say: self._ground.dial(ws, asked, self._secrets, say),
+            clock=self._clock,
+            changed=self._on_change,
+            catalogue=catalogue,
+        )
+
+    def _still_open(self) -> None:
+        if self._closed:
+            raise Unavailable("the engine is stopping; nothing is mounted any more")

@@ -1,0 +1,188 @@
+"""`/engine/api/v1`: the same mounts, tools and functions for programs that speak no MCP (CONTRACT §3).
+
+Every route is a row of `ROUTES`: method, path, what it needs (`use` or `manage`), what it does. Answers are the envelope.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from rootlink import names
+from rootlink.engine.dispatch import Caller, Dispatch
+from rootlink.engine.eras.endpoint import caller_of, headers_of, read_body
+from rootlink.engine.functions.host import FunctionHost, Run
+from rootlink.engine.installer import Installer, mount_view
+from rootlink.engine.mounts.supervisor import Mounts
+from rootlink.engine.rpc import RpcError
+from rootlink.errors import Forbidden, Invalid, NotFound, RootlinkError, UpstreamFailed, envelope
+from rootlink.wire.mounts import FunctionSpec
+
+PREFIX = "/engine/api/v1/ws/{ws}"
+
+Handler = Callable[["Rest", Caller, Request], Awaitable[Any]]
+
+
+class Json(Response):
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        return msgspec.json.encode(content)
+
+
+def ok(data: Any, status: int = 200) -> Json:
+    return Json({"ok": True, "data": data, "error": None}, status)
+
+
+def refused(error: RootlinkError) -> Json:
+    return Json(envelope(error), error.status)
+
+
+async def body_of(request: Request) -> dict[str, Any]:
+    """The request's JSON object. Raises Invalid without echoing any of it."""
+    try:
+        body = msgspec.json.decode(await read_body(request.receive) or b"{}")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise Invalid("the body is not valid JSON") from None
+    if not isinstance(body, dict):
+        raise Invalid("the body must be a JSON object")
+    return body
+
+
+class FunctionBody(msgspec.Struct, forbid_unknown_fields=True):
+    """PUT …/functions. What else a FunctionSpec holds is a connection's to set."""
+
+    name: str
+    code: str
+    description: str = ""
+    input_schema: dict[str, Any] | None = None
+    output_schema: dict[str, Any] | None = None
+    annotations: dict[str, Any] | None = None
+    title: str | None = None
+    timeout_ms: int | None = None
+    memory_mb: int | None = None
+
+
+class Rest:
+    def __init__(self, mounts: Mounts, functions: FunctionHost, installer: Installer, dispatch: Dispatch) -> None:
+        self._mounts, self._functions, self._installer, self._dispatch = mounts, functions, installer, dispatch
+
+    def routes(self) -> list[Route]:
+        return [Route(PREFIX + path, self._endpoint(scope, act), methods=[method]) for method, path, scope, act in ROUTES]
+
+    def _endpoint(self, scope: str, act: Handler) -> Callable[[Request], Awaitable[Response]]:
+        async def endpoint(request: Request) -> Response:
+            try:
+                caller = caller_of(request.path_params["ws"], headers_of(request.scope))
+                if scope not in caller.scopes:
+                    raise Forbidden(f"this key lacks the scope {scope!r}; make one with it: rootlink keys create")
+                answer = await act(self, caller, request)
+                return answer if isinstance(answer, Response) else ok(answer)
+            except RootlinkError as error:
+                return refused(error)
+
+        return endpoint
+
+    # mcp-servers
+
+    async def servers(self, caller: Caller, request: Request) -> Any:
+        return self._installer.servers(caller.ws)
+
+    async def install(self, caller: Caller, request: Request) -> Any:
+        return ok(await self._installer.install(caller.ws, await body_of(request)), 201)
+
+    async def server(self, caller: Caller, request: Request) -> Any:
+        return mount_view(self._mounts.get(caller.ws, request.path_params["name"]))
+
+    async def uninstall(self, caller: Caller, request: Request) -> Any:
+        return await self._installer.uninstall(caller.ws, request.path_params["name"])
+
+    async def restart(self, caller: Caller, request: Request) -> Any:
+        name = request.path_params["name"]
+        await self._mounts.restart(caller.ws, name)
+        return mount_view(self._mounts.get(caller.ws, name))
+
+    async def logs(self, caller: Caller, request: Request) -> Any:
+        return {"lines": self._mounts.get(caller.ws, request.path_params["name"]).logs()}
+
+    # tools
+
+    async def tools(self, caller: Caller, request: Request) -> Any:
+        return self._dispatch.view(caller.ws).tools
+
+    async def call(self, caller: Caller, request: Request) -> Any:
+        arguments = (await body_of(request)).get("arguments")
+        name = request.path_params["tool"]
+        if name not in self._dispatch.view(caller.ws).targets:
+            raise NotFound(f"no tool {name[:200]!r} in workspace {caller.ws!r}; see: rootlink tools")
+        params = {"name": name, "arguments": {} if arguments is None else arguments}
+        try:
+            return msgspec.json.decode(await self._dispatch.handle(caller, "tools/call", params))
+        except RpcError as error:
+            if isinstance(error.__cause__, RootlinkError):
+                raise error.__cause__ from None
+            raise UpstreamFailed(f"{name} answered with an error: {error.message}") from None
+
+    # functions
+
+    async def functions(self, caller: Caller, request: Request) -> Any:
+        return [self._function_view(caller.ws, deployed.name) for deployed in self._functions.list(caller.ws)]
+
+    async def deploy(self, caller: Caller, request: Request) -> Any:
+        try:
+            body = msgspec.convert(await body_of(request), FunctionBody)
+        except msgspec.ValidationError as error:
+            raise Invalid(f"this function can't be deployed: {error}") from None
+        names.function_name(body.name)
+        deployed = await self._installer.deploy(caller.ws, FunctionSpec(**msgspec.structs.asdict(body)))
+        return {"name": deployed.name, "version": deployed.version, "tool": deployed.tool}
+
+    async def function(self, caller: Caller, request: Request) -> Any:
+        return self._function_view(caller.ws, request.path_params["name"])
+
+    def _function_view(self, ws: str, name: str) -> dict[str, Any]:
+        return msgspec.to_builtins(self._functions.get(ws, name))  # type: ignore[no-any-return]
+
+    async def undeploy(self, caller: Caller, request: Request) -> Any:
+        await self._installer.undeploy(caller.ws, request.path_params["name"])
+        return None
+
+    async def invoke(self, caller: Caller, request: Request) -> Any:
+        body = await body_of(request)
+        return run_view(await self._functions.invoke(caller.ws, request.path_params["name"], body.get("input"), trigger="api"))
+
+    async def runs(self, caller: Caller, request: Request) -> Any:
+        self._functions.get(caller.ws, request.path_params["name"])
+        return [run_view(run) for run in self._functions.runs(caller.ws, request.path_params["name"], 200)]
+
+    async def run(self, caller: Caller, request: Request) -> Any:
+        path = request.path_params
+        return run_view(self._functions.run(caller.ws, path["name"], path["run_id"]))
+
+
+def run_view(run: Run) -> dict[str, Any]:
+    return msgspec.to_builtins(run)  # type: ignore[no-any-return]
+
+
+ROUTES: list[tuple[str, str, str, Handler]] = [
+    ("GET", "/mcp-servers", "use", Rest.servers),
+    ("POST", "/mcp-servers", "manage", Rest.install),
+    ("GET", "/mcp-servers/{name}", "use", Rest.server),
+    ("DELETE", "/mcp-servers/{name}", "manage", Rest.uninstall),
+    ("POST", "/mcp-servers/{name}/restart", "manage", Rest.restart),
+    ("GET", "/mcp-servers/{name}/logs", "manage", Rest.logs),
+    ("GET", "/tools", "use", Rest.tools),
+    ("POST", "/tools/{tool}/call", "use", Rest.call),
+    ("GET", "/functions", "use", Rest.functions),
+    ("PUT", "/functions", "manage", Rest.deploy),
+    ("GET", "/functions/{name}", "use", Rest.function),
+    ("DELETE", "/functions/{name}", "manage", Rest.undeploy),
+    ("POST", "/functions/{name}/invoke", "use", Rest.invoke),
+    ("GET", "/functions/{name}/runs", "use", Rest.runs),
+    ("GET", "/functions/{name}/runs/{run_id}", "use", Rest.run),
+]
