@@ -1,0 +1,145 @@
+"""Routes as data. One `Route` says what a path takes and gives; from the list of them come the router and `/openapi.json`.
+
+What a body must look like is its Struct; what is said of a body that does not is made here from the field's path and the expected
+type alone, since a decoder's own words may quote the input, and the input may hold a secret.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route as Path
+from starlette.types import Receive, Scope, Send
+
+from rootlink.errors import Invalid, NotFound
+from rootlink.gateway.answers import Answer, WrongMethod
+from rootlink.gateway.auth import Operator
+from rootlink.gateway.guard import Head, read_body
+from rootlink.gateway.plane import Plane, stored
+from rootlink.records import Project
+
+_EXPECTED = re.compile(r"Expected `([^`]+)`, got `([^`]+)`(?: - at `([^`]+)`)?\Z")
+_MISSING = re.compile(r"Object missing required field `(\w+)`(?: - at `([^`]+)`)?\Z")
+_AT = re.compile(r" - at `([^`]+)`\Z")
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Call:
+    """One request to a route. `body` is an instance of the route's Struct, `operator` None on an open route."""
+
+    plane: Plane
+    scope: Scope
+    receive: Receive
+    params: dict[str, str]
+    operator: Operator | None
+    body: Any = None
+
+    @property
+    def request(self) -> Request:
+        return Request(self.scope, self.receive)
+
+    @property
+    def actor(self) -> str:
+        return self.operator.actor if self.operator else "anonymous"
+
+    def query(self, name: str) -> str | None:
+        return self.request.query_params.get(name)
+
+    async def project(self) -> Project:
+        return await stored(self.plane.store.projects.get, self.params["p"])
+
+    async def note(self, project: str | None, action: str, target: str, detail: str = "") -> None:
+        """A line in the audit log."""
+        await stored(self.plane.store.activity.add, project, self.actor, action, target, detail)
+
+
+Handler = Callable[[Call], Awaitable[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """`path` is a template with `{names}`. `answer` is the type of the envelope's `data`; a handler may also return a `Response`.
+    `open` routes need no credential. `query` names the query parameters, each with what it means."""
+
+    method: str
+    path: str
+    handler: Handler
+    summary: str
+    body: type | None = None
+    answer: Any = Any
+    status: int = 200
+    open: bool = False
+    streams: bool = False
+    query: dict[str, str] = field(default_factory=dict)
+
+
+class Endpoint:
+    """ASGI for every route with one path."""
+
+    def __init__(self, plane: Plane, routes: Iterable[Route]) -> None:
+        self._plane = plane
+        self._routes = {route.method: route for route in routes}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        route = self._routes.get("GET" if scope["method"] == "HEAD" else scope["method"])
+        if route is None:
+            raise WrongMethod(scope["method"], sorted(self._routes))
+        head: Head = scope["rootlink.head"]
+        scope["rootlink.route"] = route.path
+        operator = None if route.open else self._plane.operators.operator(scope, head)
+        call = Call(self._plane, scope, receive, scope["path_params"], operator)
+        if route.body is not None:
+            call.body = await self._body(head, receive, route.body)
+        answer = await route.handler(call)
+        response = answer if isinstance(answer, Response) else Answer(answer, route.status)
+        await response(scope, receive, send)
+
+    async def _body(self, head: Head, receive: Receive, kind: type[T]) -> T:
+        settings = self._plane.settings
+        return decoded(await read_body(receive, head, settings.control_body, settings.body_secs), kind)
+
+
+def paths(plane: Plane, routes: Iterable[Route]) -> list[Path]:
+    by_path: dict[str, list[Route]] = {}
+    for route in routes:
+        by_path.setdefault(route.path, []).append(route)
+    return [Path(path, Endpoint(plane, same)) for path, same in by_path.items()]
+
+
+async def nowhere(scope: Scope, receive: Receive, send: Send) -> None:
+    """What the router does with a path nobody has."""
+    raise NotFound("Nothing is served at this path; see /openapi.json")
+
+
+def decoded(body: bytes, kind: type[T]) -> T:
+    """`body` as `kind`; `Invalid` says which field is wrong and what it must be, and nothing of what it was."""
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.ValidationError as error:
+        raise Invalid(_words(str(error))) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise Invalid("The body is not valid JSON") from None
+
+
+def _words(message: str) -> str:
+    if match := _MISSING.match(message):
+        return f"{_field(match[2], match[1])} is missing"
+    if match := _EXPECTED.match(message):
+        return f"{_field(match[3])} must be of type {match[1]}, not {match[2]}"
+    at = _AT.search(message)
+    return f"{_field(at[1] if at else None)} has a value that is not allowed"
+
+
+def _field(path: str | None, last: str | None = None) -> str:
+    """`$.a.b` as `a.b`; msgspec writes `[...]` for a member of a mapping, so no key of the input is in it."""
+    inner = (path or "$").removeprefix("$").removeprefix(".")
+    name = ".".join(part for part in (inner, last) if part)
+    return f"Field {name!r}" if name else "The body"

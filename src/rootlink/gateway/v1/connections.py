@@ -1,0 +1,109 @@
+"""`/v1/projects/{p}/connections`: connectors that are connected, and connecting one (`connect.py` has the saga)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import structlog
+from starlette.responses import StreamingResponse
+
+from rootlink.errors import RootlinkError
+from rootlink.gateway.connect import ConnectionView, Saga, Wish, failure, planned, view
+from rootlink.gateway.plane import stored
+from rootlink.gateway.routes import Call, Route
+from rootlink.records import Connection
+
+log = structlog.get_logger(__name__)
+
+PING_SECS = 15.0  # a comment, so that proxies keep a quiet stream open
+EVENT_HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
+
+
+async def every(call: Call) -> list[ConnectionView]:
+    project = await call.project()
+    return [view(connection) for connection in await stored(call.plane.store.connections.list, project.id)]
+
+
+async def connect(call: Call) -> Any:
+    project = await call.project()
+    saga = await planned(call.plane, project, call.body, call.actor)
+    saga.begin()
+    if "text/event-stream" in call.request.headers.get("accept", ""):
+        told = _told(saga, call.scope["rootlink.id"])
+        return StreamingResponse(told, 200, EVENT_HEADERS, media_type="text/event-stream")
+    return view(await saga.outcome())
+
+
+async def one(call: Call) -> ConnectionView:
+    return view(await _named(call))
+
+
+async def disconnect(call: Call) -> ConnectionView:
+    """The row says `removing` until the engine has let go; if that can't be done now, the reconciler does it later."""
+    connection = await _named(call)
+    gone = await stored(call.plane.store.connections.mark_removing, connection.id, actor=call.actor)
+    await call.plane.provisioner.remove(connection.id, call.plane.settings.install_secs)
+    return view(gone)
+
+
+async def _named(call: Call) -> Connection:
+    project = await call.project()
+    workspace = call.query("workspace") or call.query("ws") or "main"
+    return await stored(call.plane.store.connections.get, project.id, call.params["name"], workspace)
+
+
+async def _told(saga: Saga, request_id: str) -> AsyncIterator[bytes]:
+    async for step in _pinged(saga.events()):
+        yield b": still here\n\n" if step is None else _event("step", step)
+    try:
+        yield _event("done", view(await saga.outcome()))
+    except asyncio.CancelledError:
+        raise
+    except Exception as error:
+        if not isinstance(error, RootlinkError):
+            log.error("connect failed", request_id=request_id, error=type(error).__name__, exc_info=error)
+        yield _event("failed", failure(error, saga.steps, request_id))
+
+
+async def _pinged(events: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    """The events, and None whenever there was none for `PING_SECS`."""
+    following = asyncio.ensure_future(anext(events, ...))
+    try:
+        while True:
+            await asyncio.wait({following}, timeout=PING_SECS)
+            if not following.done():
+                yield None
+                continue
+            event = following.result()
+            if event is ...:
+                return
+            following = asyncio.ensure_future(anext(events, ...))
+            yield event
+    finally:
+        following.cancel()
+
+
+def _event(name: str, data: Any) -> bytes:
+    return b"event: " + name.encode() + b"\ndata: " + msgspec.json.encode(data) + b"\n\n"
+
+
+_WHERE = {"workspace": "main when not given"}
+
+ROUTES = [
+    Route("GET", "/v1/projects/{p}/connections", every, "List connections", answer=list[ConnectionView]),
+    Route(
+        "POST",
+        "/v1/projects/{p}/connections",
+        connect,
+        "Connect a connector; with Accept: text/event-stream the steps come as they happen",
+        body=Wish,
+        answer=ConnectionView,
+        status=201,
+        streams=True,
+    ),
+    Route("GET", "/v1/projects/{p}/connections/{name}", one, "A connection", answer=ConnectionView, query=_WHERE),
+    Route("DELETE", "/v1/projects/{p}/connections/{name}", disconnect, "Disconnect", answer=ConnectionView, query=_WHERE),
+]

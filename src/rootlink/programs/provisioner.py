@@ -1,0 +1,69 @@
+"""The provisioner program: it unseals, launches, reaps. Wiring only."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import sys
+from typing import Any
+
+from rootlink import catalog
+from rootlink.programs import logs, prctl
+from rootlink.programs.record import Record, alone
+from rootlink.programs.settings import Settings, runtime_dir
+from rootlink.provisioner.app import KeyFiles, serve
+from rootlink.provisioner.engines import Operator
+from rootlink.provisioner.launch.process import ProcessLauncher
+from rootlink.provisioner.layout import Layout
+from rootlink.store.store import Store
+
+FIRST_PROJECT = "default"
+
+
+def main(settings: Settings) -> int:
+    """Serve until SIGTERM, then stop the engines. Raises Conflict when this home has a provisioner, and what the store raises."""
+    prctl.seal_memory()
+    logs.set_up("provisioner", settings.log_level)
+    settings.prepare()
+    layout = Layout(settings.home, runtime_dir(settings.home))
+    record = Record(settings.run_dir / "provisioner.json")
+    with alone(settings.run_dir / "provisioner.lock", "a provisioner of this home runs already"), record.kept():
+        store = Store.open(settings.store_url)
+        try:
+            if not store.projects.list():
+                store.projects.create(FIRST_PROJECT)
+            asyncio.run(
+                serve(
+                    store=store,
+                    launcher=ProcessLauncher(layout, _engine(settings), settings.environ, sweeping=prctl.adopt_orphans()),
+                    keys=KeyFiles(settings.private_key_file, settings.public_key_file),
+                    layout=layout,
+                    operator=operator(settings),
+                    socket_path=settings.provisioner_socket,
+                )
+            )
+        finally:
+            store.close()
+    return 0
+
+
+def _engine(settings: Settings) -> list[str]:
+    """`-P`: an engine's working directory holds what mounts wrote; nothing is imported from there."""
+    program = [sys.executable, "-P", "-m", "rootlink.programs", "engine"]
+    return [*program, "--home", str(settings.home), "--log-level", settings.log_level]
+
+
+def operator(settings: Settings) -> Operator:
+    @functools.cache
+    def shown() -> list[dict[str, Any]]:
+        return [entry.summary() for entry in catalog.load().list()]
+
+    return Operator(
+        idle_stop=settings.idle_stop,
+        private=settings.allow_private,
+        resolve=settings.resolve,
+        extra_ca=settings.extra_ca,
+        allow_paths=settings.allow_path,
+        sandbox=settings.sandbox,
+        catalog=shown,
+    )

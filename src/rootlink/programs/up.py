@@ -1,0 +1,406 @@
+"""`rootlink up`, `down`, `status`: the programs of one home on this machine, started, watched and stopped.
+
+    up ── provisioner ── engines        up holds the home's lock, the port, and no secret but the admin token
+       └─ gateway
+
+Rule 1. A child that ends is started again: at once the first time, then after 1, 2, 4 … 30 s while it goes on ending early.
+        The port stays ours meanwhile, so clients wait in its queue instead of being refused.
+Rule 2. At the end nothing is left. Stopping goes gateway, provisioner (which stops its engines), then whatever is below us still.
+        If `up` itself is killed, the kernel tells its children (PR_SET_PDEATHSIG), and the next `up` or `down` finds by pid and
+        start time who did not listen.
+Rule 3. This file and what it imports must stay light: it is the time from the command to the first process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from rootlink.errors import Internal, RootlinkError, Unavailable, from_code
+from rootlink.programs import prctl
+from rootlink.programs.probe import ask
+from rootlink.programs.record import Record, alone
+from rootlink.programs.settings import Settings, runtime_dir
+from rootlink.programs.token import admin_token
+from rootlink.provisioner.launch import identity
+from rootlink.provisioner.launch.identity import Family, Identity
+
+START_SECS = 30.0
+GATEWAY_SECS, PROVISIONER_SECS = 3.0, 6.5  # to stop; together under 10 s
+UP_SECS = 12.0  # that `down` gives `up` to stop
+STEADY_SECS = 60.0  # a child that ran so long starts again at once
+LOG_CAP = 8 * 1024 * 1024
+TICK = 0.02
+
+
+def run(settings: Settings, *, json: bool) -> int:
+    """Start and, unless detached, stay until told to stop. Raises Conflict when this home runs, Unavailable, Forbidden."""
+
+    def tell(line: dict[str, Any]) -> None:
+        print(msgspec.json.encode(line).decode() if json else _in_words(line), flush=True)
+
+    if settings.detach:
+        tell(_detached(settings))
+        return 0
+    return Supervisor(settings, tell).run()
+
+
+def down(settings: Settings) -> int:
+    """Stop what runs from this home, or is left of it; how many processes were asked to end. Raises Unavailable if one stays."""
+    found = [record.process() for record in _records(settings)]
+    asked, stay = 0, []
+    for process, patience in zip(found, (UP_SECS, GATEWAY_SECS, PROVISIONER_SECS), strict=True):
+        if process is not None and identity.alive(process):
+            asked += 1
+            below = identity.descendants(process)
+            stay += identity.end([process], term=patience)
+            stay += identity.end(_but_programs(below, found), term=0.0)
+    engines = _engines(settings)
+    for engine in engines:
+        stay += identity.end([engine, *identity.descendants(engine)], term=2.0)
+    if stay:
+        raise Unavailable(f"these processes can't be ended: {', '.join(str(process.pid) for process in stay)}")
+    _forget(settings)
+    return asked + len(engines)
+
+
+def status(settings: Settings) -> dict[str, Any]:
+    """What runs from this home. `running` is about `up`; its record is as `up --json` printed it, without the sign-in link."""
+    up, gateway, provisioner = _records(settings)
+    known = {name: value for name, value in up.read().items() if name != "start"} if up.process() else {"pid": None}
+    return {
+        "running": up.process() is not None,
+        **known,
+        "home": str(settings.home),
+        "gateway_pid": _pid(gateway),
+        "provisioner_pid": _pid(provisioner),
+        "landlock": gateway.read().get("landlock") if gateway.process() else None,
+        "engine_pids": [engine.pid for engine in _engines(settings)],
+    }
+
+
+def supervise(settings: Settings, ready: int) -> int:
+    """The detached `up`: tells the file descriptor `ready` one line, how its start went."""
+
+    def tell(line: dict[str, Any]) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            os.write(ready, msgspec.json.encode(line) + b"\n")
+        os.close(ready)
+
+    started = False
+
+    def started_as(line: dict[str, Any]) -> None:
+        nonlocal started
+        started = True
+        tell(line)
+
+    try:
+        return Supervisor(settings, started_as).run()
+    except Exception as error:
+        if not started:
+            known = error if isinstance(error, RootlinkError) else Internal(f"{type(error).__name__}; see {_up_log(settings)}")
+            tell({"error": {"code": known.code, "message": known.message}})
+        raise
+
+
+class Child:
+    """One program, started again and again. `listener`: a socket it is handed."""
+
+    def __init__(self, name: str, settings: Settings, listener: socket.socket | None = None) -> None:
+        self.name, self._settings, self._listener = name, settings, listener
+        self.log = settings.logs_dir / f"{name}.log"
+        self.process: subprocess.Popen[bytes] | None = None
+        self._failures = 0
+        self._since = self._again_at = 0.0
+        self._log_before = 0
+
+    def start(self) -> None:
+        inherited = [self._listener.fileno()] if self._listener is not None else []
+        told = ["--parent", str(os.getpid()), *(["--listen", str(inherited[0])] if inherited else [])]
+        self._since = time.monotonic()
+        self._log_before = self.log.stat().st_size if self.log.exists() else 0
+        self.process = _start([self.name, *told, *self._settings.flags()], self.log, inherited)
+
+    def ended(self) -> bool:
+        return self.process is None or self.process.poll() is not None
+
+    def look(self) -> float | None:
+        """Start it again when it has ended and its time has come; seconds until that, None when it runs."""
+        now = time.monotonic()
+        if not self.ended():
+            return None
+        if self.process is not None:
+            early = now - self._since < STEADY_SECS
+            self._failures = self._failures + 1 if early else 1
+            self._again_at = now + (min(2.0 ** (self._failures - 2), 30.0) if self._failures > 1 else 0.0)
+            print(f"{self.name} ended with {self.process.returncode}; starts again", file=sys.stderr, flush=True)
+            self.process = None
+        if now < self._again_at:
+            return self._again_at - now
+        self.start()
+        return None
+
+    def stop(self, patience: float) -> None:
+        if self.process is None or self.process.poll() is not None:
+            return
+        self.process.terminate()
+        try:
+            self.process.wait(patience)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(2.0)
+
+    def last_words(self) -> str:
+        """The last line it wrote since it was started."""
+        text = self.log.read_bytes() if self.log.exists() else b""
+        said = text[self._log_before if self._log_before <= len(text) else 0 :].decode(errors="replace").strip()
+        return said.splitlines()[-1][-500:] if said else "it said nothing"
+
+
+class Supervisor:
+    """`tell` is called once, with the line of CONTRACT §2, when everything answers."""
+
+    def __init__(self, settings: Settings, tell: Callable[[dict[str, Any]], None]) -> None:
+        self._settings, self._tell = settings, tell
+        self._stopping = False
+
+    def run(self) -> int:
+        """Until SIGTERM, SIGINT or SIGHUP. Raises Conflict and Unavailable while starting."""
+        settings = self._settings
+        settings.prepare()
+        prctl.adopt_orphans()
+        with alone(settings.run_dir / "up.lock", _running_words(settings)), self._signals() as woken:
+            _end_leftovers(settings)
+            runtime_dir(settings.home)
+            token = admin_token(settings.admin_token_file)
+            listener = _listen(settings.host, settings.port)
+            children = [Child("gateway", settings, listener), Child("provisioner", settings)]
+            record = Record(settings.run_dir / "rootlink.json")
+            try:
+                self._start(children, listener, record, token)
+                self._watch(children, woken)
+            finally:
+                record.remove()
+                listener.close()
+                for child, patience in zip(children, (GATEWAY_SECS, PROVISIONER_SECS), strict=True):
+                    child.stop(patience)
+                _end_everything_below()
+                _forget(settings)
+        return 0
+
+    def _start(self, children: list[Child], listener: socket.socket, record: Record, token: str) -> None:
+        for child in reversed(children):  # both at once: the gateway waits for what it needs of the provisioner
+            child.start()
+        base = _url(listener)
+        self._await_ready(children, listener)
+        if self._stopping:
+            return
+        line = {
+            "api": base,
+            "console": base + "/",
+            "mcp": base + "/mcp",
+            "home": str(self._settings.home),
+            "admin_token_file": str(self._settings.admin_token_file),
+            "pid": os.getpid(),
+        }
+        record.write(**line)
+        self._tell({**line, "console": _sign_in_link(listener, token) or line["console"]})
+
+    def _await_ready(self, children: list[Child], listener: socket.socket) -> None:
+        deadline = time.monotonic() + START_SECS
+        while not self._stopping:
+            for child in children:
+                if child.ended():
+                    raise Unavailable(f"the {child.name} did not start: {child.last_words()}")
+            if time.monotonic() > deadline:
+                words = "; ".join(f"{child.name}: {child.last_words()}" for child in children)
+                raise Unavailable(f"not ready within {START_SECS:g} s: {words}")
+            answer = ask(listener.getsockname(), "GET", "/readyz", within=2.0)
+            if answer is not None and answer.status == 200:
+                return
+            time.sleep(TICK)
+
+    def _watch(self, children: list[Child], woken: int) -> None:
+        while not self._stopping:
+            identity.reap(Family(), [child.process.pid for child in children if child.process is not None])
+            waits = [wait for child in children if (wait := child.look()) is not None]
+            select.select([woken], [], [], min(waits, default=None))
+            with contextlib.suppress(BlockingIOError):
+                os.read(woken, 512)
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[int]:
+        """A file descriptor that becomes readable with every signal that matters here."""
+        reader, writer = os.pipe()
+        os.set_blocking(reader, False)
+        os.set_blocking(writer, False)
+
+        def stop(number: int, frame: object) -> None:
+            self._stopping = True
+
+        mine: dict[int, Any] = {signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGCHLD: lambda number, frame: None}
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup
+            mine[signal.SIGHUP] = stop
+        before = {number: signal.signal(number, handler) for number, handler in mine.items()}
+        woken_before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        try:
+            yield reader
+        finally:
+            signal.set_wakeup_fd(woken_before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            os.close(reader)
+            os.close(writer)
+
+
+# starting
+
+
+def _start(words: list[str], log: Path, inherited: list[int]) -> subprocess.Popen[bytes]:
+    """One of our programs, in a session of its own: a Ctrl-C at the terminal is for `up` alone."""
+    if log.exists() and log.stat().st_size > LOG_CAP:
+        log.replace(log.with_suffix(".log.1"))
+    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "rootlink.programs", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            pass_fds=inherited,
+            start_new_session=True,
+        )
+    finally:
+        os.close(out)
+
+
+def _detached(settings: Settings) -> dict[str, Any]:
+    settings.prepare()
+    reader, writer = os.pipe()
+    process = _start(["up", "--ready", str(writer), *settings.flags()], _up_log(settings), [writer])
+    os.close(writer)
+    with open(reader, "rb") as pipe:
+        text = pipe.readline()  # ends with the line, or with the process
+    if not text:
+        raise Unavailable(f"it ended (exit code {process.wait()}) before it was ready; see {_up_log(settings)}")
+    line: dict[str, Any] = msgspec.json.decode(text)
+    if "error" in line:
+        process.wait()
+        raise from_code(line["error"]["code"], line["error"]["message"])
+    process.returncode = 0  # it goes on without us, and we do not wait for it
+    return line
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listener = socket.socket(family, kind, proto)
+    except OSError as error:
+        raise Unavailable(f"{host!r} is no address of this machine: {error.strerror}") from None
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(address)
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        raise Unavailable(f"{host}:{port} can't be listened on: {error.strerror}; choose another port with --port") from None
+    return listener
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _sign_in_link(listener: socket.socket, token: str) -> str | None:
+    """None when this gateway makes no such links."""
+    answer = ask(listener.getsockname(), "POST", "/v1/session/link", within=5.0, token=token)
+    if answer is None or answer.status not in (200, 201):
+        return None
+    data = msgspec.json.decode(answer.body)["data"]
+    return str(data["url"])
+
+
+def _in_words(line: dict[str, Any]) -> str:
+    return f"Rootlink is ready.\n  Console  {line['console']}\n  MCP      {line['mcp']}\n  Data     {line['home']}"
+
+
+def _running_words(settings: Settings) -> str:
+    found = Record(settings.run_dir / "rootlink.json").read()
+    where = f"pid {found['pid']}, at {found['api']}" if "pid" in found and "api" in found else "it is just starting or stopping"
+    return f"Rootlink runs in {settings.home} already ({where}); stop it with: rootlink down"
+
+
+# stopping
+
+
+def _records(settings: Settings) -> list[Record]:
+    return [Record(settings.run_dir / f"{name}.json") for name in ("rootlink", "gateway", "provisioner")]
+
+
+def _engines(settings: Settings) -> list[Identity]:
+    """Of this home, by their own records (`provisioner/launch/process.py`)."""
+    found = []
+    for path in (settings.home / "projects").glob("*/engine/run.json"):
+        process = Record(path).read().get("process")
+        if isinstance(process, dict) and isinstance(process.get("pid"), int) and isinstance(process.get("start"), str):
+            recorded = Identity(process["pid"], process["start"])
+            found += [recorded] if identity.alive(recorded) else []
+    return found
+
+
+def _end_leftovers(settings: Settings) -> None:
+    """Programs of an `up` that was killed. Its engines may go on: the provisioner takes over those that are well."""
+    left = [process for record in _records(settings)[1:] if (process := record.process()) is not None]
+    stay = identity.end(left, term=GATEWAY_SECS + PROVISIONER_SECS)
+    if stay:
+        raise Unavailable(f"what is left of an earlier start can't be ended: {', '.join(str(process.pid) for process in stay)}")
+
+
+def _end_everything_below() -> None:
+    """We are a subreaper: whatever any program of ours left behind is below us by now."""
+    for _ in range(20):
+        family = Family()
+        identity.reap(family)
+        left = family.children(os.getpid())
+        if not left:
+            return
+        for child in left:
+            for process in (*family.below(child), child):
+                identity.send(process, signal.SIGKILL)
+        time.sleep(0.01)
+
+
+def _but_programs(processes: list[Identity], programs: list[Identity | None]) -> list[Identity]:
+    return [process for process in processes if process not in programs]
+
+
+def _forget(settings: Settings) -> None:
+    for record in _records(settings):
+        record.remove()
+    for path in (settings.home / "projects").glob("*/engine/run.json"):
+        path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError, RootlinkError):
+        for path in runtime_dir(settings.home).glob("*.sock"):
+            path.unlink(missing_ok=True)
+
+
+def _pid(record: Record) -> int | None:
+    process = record.process()
+    return process.pid if process is not None else None
+
+
+def _up_log(settings: Settings) -> Path:
+    return settings.logs_dir / "up.log"

@@ -1,0 +1,477 @@
+"""The engines: one a project, started when someone needs it, stopped when nobody does.
+
+Rule 1. One lock an engine. Who starts, stops or retires it holds the lock, so a thousand callers of `ensure` cost one spawn.
+Rule 2. `ensure` answers without the lock only while nobody holds it: an engine that is being asked whether it may stop is not
+        handed out. One that agreed to stop answers 503 from that moment on, and the gateway comes here again: no request is lost.
+Rule 3. Starts and stops are the crew's work, not the caller's: a caller that goes away changes nothing.
+Rule 4. The row in the store is for others to read. It never decides anything here, so failing to write it stops nothing.
+Rule 5. After a start that failed, the next is refused until `lifecycle.delay` has passed; a person's `restart` asks at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import structlog
+
+from rootlink.errors import NotFound, RootlinkError, Unavailable
+from rootlink.provisioner.crew import Crew
+from rootlink.provisioner.environment import Opened, unsealed
+from rootlink.provisioner.launch.launcher import Launcher, Running
+from rootlink.provisioner.layout import Layout
+from rootlink.provisioner.lifecycle import Event, State, after, delay
+from rootlink.provisioner.line import Line
+from rootlink.records.engine import EngineRow
+from rootlink.sealing.unseal import Unsealer
+from rootlink.store.store import Store
+from rootlink.wire.engine import Decision, EgressPolicy, EngineConfig, EngineStatus, Environment, Sandbox
+from rootlink.wire.provisioner import EngineAddress, EngineView
+
+T = TypeVar("T")
+log = structlog.get_logger(__name__)
+
+POLL = 5.0  # seconds between two looks at every engine
+WEDGED = 6  # looks in a row without an answer, after which an engine is ended
+NUMBERS = ("memory_bytes", "mounts", "functions", "calls", "streams", "idle_secs")  # of EngineStatus, shown in EngineView
+KEPT_DECISIONS = 2_000  # handed over by an engine while the store could not take them
+
+
+@dataclass(frozen=True)
+class Operator:
+    """What the operator decided for every engine. `idle_stop` in seconds; 0: engines are not stopped for being idle."""
+
+    idle_stop: float = 900.0
+    private: tuple[str, ...] = ()
+    resolve: tuple[str, ...] = ()
+    extra_ca: str | None = None
+    allow_paths: tuple[str, ...] = ()
+    sandbox: Sandbox = "advisory"
+    catalog: Callable[[], list[dict[str, Any]]] = list
+
+
+@dataclass
+class Seat:
+    """One project's place: what is known of its engine. `retry_at` is monotonic seconds."""
+
+    project: str
+    state: State = State.STOPPED
+    running: Running | None = None
+    generation: int = 0
+    failures: int = 0
+    retry_at: float = 0.0
+    error: str | None = None
+    status: EngineStatus | None = None
+    missed: int = 0
+    decisions: list[Decision] = field(default_factory=list)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    pushing: asyncio.Lock = field(default_factory=asyncio.Lock)  # so that an older environment never overtakes a newer one
+
+    def move(self, event: Event) -> None:
+        self.state = after(self.state, event)
+
+    @property
+    def line(self) -> Line | None:
+        return Line(self.running.socket, self.running.key) if self.running is not None else None
+
+    @property
+    def address(self) -> EngineAddress:
+        assert self.running is not None
+        return EngineAddress(self.running.socket, self.running.key, self.running.generation)
+
+    def row(self) -> EngineRow:
+        running = self.running
+        pid, since = (running.process.pid, running.started_at) if running is not None else (None, None)
+        return EngineRow(self.project, str(self.state), pid, since, self.generation, self.error)
+
+
+class Engines:
+    """`clock` is monotonic seconds. `spawned` is called with the project after every start."""
+
+    def __init__(
+        self,
+        store: Store,
+        launcher: Launcher,
+        unsealer: Unsealer,
+        layout: Layout,
+        crew: Crew,
+        operator: Operator,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store, self._launcher, self._unsealer, self._layout = store, launcher, unsealer, layout
+        self._crew, self._operator, self._clock = crew, operator, clock
+        self._seats: dict[str, Seat] = {}
+        self._closing = False
+        self.spawned: Callable[[str], None] = lambda project: None
+
+    # what the gateway asks
+
+    async def ensure(self, project: str) -> EngineAddress:
+        """Raises NotFound, and Unavailable when the engine does not start or may not be tried again yet."""
+        seat = await self._seat(project)
+        if self._handed_out(seat):
+            return seat.address
+        return await self._crew.finish(self._ensure(seat), f"ensure {project}")
+
+    async def view(self, project: str) -> EngineView:
+        """Of a stopped engine too. Raises NotFound."""
+        seat = await self._seat(project)
+        await self._notice(seat)
+        if seat.line is not None and seat.state is State.RUNNING:
+            with contextlib.suppress(RootlinkError):
+                seat.status = await seat.line.status(within=1.5)
+        files = self._layout.files(project)
+        await asyncio.to_thread(_make_folder, files)
+        row, status = seat.row(), seat.status if seat.running is not None else None
+        numbers = {name: getattr(status, name) for name in NUMBERS} if status is not None else {}
+        return EngineView(row.state, row.pid, row.started_at, self._operator.sandbox, str(files), error=row.error, **numbers)
+
+    async def stop(self, project: str) -> EngineView:
+        seat = await self._seat(project)
+        await self._crew.finish(self._locked(seat, self._stop), f"stop {project}")
+        return await self.view(project)
+
+    async def restart(self, project: str) -> EngineView:
+        seat = await self._seat(project)
+        await self._crew.finish(self._locked(seat, self._restart), f"restart {project}")
+        return await self.view(project)
+
+    async def logs(self, project: str) -> list[str]:
+        seat = await self._seat(project)
+        if seat.line is not None:
+            with contextlib.suppress(RootlinkError):
+                return await seat.line.logs()
+        return await asyncio.to_thread(self._launcher.log, project)
+
+    async def delete(self, project: str) -> None:
+        """Stop the engine and remove all it kept. The project may be gone from the store already."""
+        seat = self._seats.get(project) or Seat(project)
+        await self._crew.finish(self._locked(seat, self._erase), f"delete {project}")
+
+    async def refresh(self, project: str) -> list[str]:
+        """Give a running engine the secrets and the allowlist as they are now; names of what it restarted."""
+        seat = await self._seat(project)
+        return await self._crew.finish(self._refresh(seat), f"refresh {project}")
+
+    async def pull_decisions(self, project: str) -> None:
+        await self._pull(await self._seat(project))
+
+    # what the reconciler asks
+
+    async def line(self, project: str) -> Line:
+        """To a running engine, started if need be. Raises as `ensure`."""
+        address = await self.ensure(project)
+        return Line(address.socket, address.key)
+
+    def live(self, project: str) -> Line | None:
+        """To the engine if it runs; None when it does not."""
+        seat = self._seats.get(project)
+        return seat.line if seat is not None and self._handed_out(seat) else None
+
+    def projects(self) -> list[str]:
+        """Those whose engine runs."""
+        return [project for project in self._seats if self.live(project) is not None]
+
+    # what the owner calls
+
+    async def adopt(self) -> None:
+        """Take over what runs already, and put right the rows of what does not. Once, before anything else."""
+        known = {project.id for project in await asyncio.to_thread(self._store.projects.list)}
+        rows = {row.project: row for row in await asyncio.to_thread(self._store.engines.list)}
+        for project in known & rows.keys():
+            self._seats[project] = Seat(project, generation=rows[project].generation, error=rows[project].error)
+        await asyncio.gather(*(self._adopt(project, project in known) for project in self._launcher.projects()))
+        for project in known & rows.keys():
+            if rows[project].state != State.STOPPED and self._seats[project].running is None:
+                await self._write_row(self._seats[project])
+        self._launcher.sweep()
+
+    async def keep_polling(self, round_done: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """For ever: a look at every engine, then `round_done`, every `POLL` seconds."""
+        while True:
+            await asyncio.sleep(POLL)
+            for work in (self.poll, round_done):
+                try:
+                    await work()
+                except RootlinkError as error:
+                    log.warning("poll", reason=error.message)
+                except Exception:
+                    log.exception("poll failed")
+
+    async def poll(self) -> None:
+        """One look at every engine."""
+        self._launcher.sweep()
+        seats = list(self._seats.values())  # before the store is asked: a project made in between is not taken for a deleted one
+        known = {project.id for project in await asyncio.to_thread(self._store.projects.list)}
+        await asyncio.gather(*(self._look(seat, seat.project in known) for seat in seats))
+
+    async def notice(self) -> None:
+        """Only which engines have ended: cheap, called whenever a child of ours has."""
+        for seat in list(self._seats.values()):
+            await self._notice(seat)
+        self._launcher.sweep()
+
+    async def close(self) -> None:
+        """Stop every engine, all at once. Nothing is started from here on."""
+        self._closing = True
+        seats = [seat for seat in self._seats.values() if seat.running is not None]
+        for result in await asyncio.gather(*(self._locked(seat, self._stop) for seat in seats), return_exceptions=True):
+            if isinstance(result, BaseException):
+                log.error("engine not stopped", exc_info=result)
+
+    # the seat
+
+    async def _seat(self, project: str) -> Seat:
+        if project not in self._seats:
+            if (await asyncio.to_thread(self._store.projects.get, project)).id != project:
+                raise NotFound(f"no project {project!r}")
+            row = await asyncio.to_thread(self._store.engines.get, project)
+            self._seats.setdefault(project, Seat(project, generation=row.generation if row is not None else 0))
+        return self._seats[project]
+
+    def _handed_out(self, seat: Seat) -> bool:
+        return (
+            seat.state is State.RUNNING
+            and not seat.lock.locked()
+            and seat.running is not None
+            and self._launcher.poll(seat.running)
+        )
+
+    async def _locked(self, seat: Seat, work: Callable[[Seat], Coroutine[Any, Any, T]]) -> T:
+        async with seat.lock:
+            return await work(seat)
+
+    async def _write_row(self, seat: Seat) -> None:
+        """Rule 4."""
+        try:
+            await asyncio.to_thread(self._store.engines.put, seat.row())
+        except RootlinkError as error:
+            log.warning("engine row not written", project=seat.project, reason=error.message)
+
+    # start
+
+    async def _ensure(self, seat: Seat) -> EngineAddress:
+        async with seat.lock:
+            await self._gone(seat)
+            if seat.state is State.STOPPING:
+                await self._stop(seat)
+            if seat.running is None:
+                await self._spawn(seat)
+            return seat.address
+
+    async def _spawn(self, seat: Seat) -> None:
+        self._refuse_early(seat)
+        seat.move(Event.START)
+        seat.error = None
+        await self._write_row(seat)
+        try:
+            opened, policy = await self._environment(seat.project)
+            config = self._config(seat.project, opened, policy)
+            seat.running = await self._launcher.start(config, seat.generation + 1)
+        except RootlinkError as error:
+            self._failed(seat, error.message)
+            raise
+        except BaseException:
+            self._failed(seat, "the start was broken off")
+            raise
+        finally:
+            seat.generation += 1
+            if seat.running is None:
+                await asyncio.shield(self._write_row(seat))
+        seat.move(Event.READY)
+        seat.failures, seat.retry_at, seat.missed, seat.status = 0, 0.0, 0, None
+        seat.error = _broken(opened)
+        await self._write_row(seat)
+        self.spawned(seat.project)
+
+    def _refuse_early(self, seat: Seat) -> None:
+        if self._closing:
+            raise Unavailable("the provisioner is stopping; try again in a moment")
+        if self._seats.get(seat.project) is not seat:
+            raise NotFound(f"project {seat.project!r} has just been deleted")
+        left = seat.retry_at - self._clock()
+        if left > 0:
+            raise Unavailable(f"{seat.error or 'the engine did not start'}; the next try is in {left:.0f} s")
+
+    def _failed(self, seat: Seat, words: str) -> None:
+        seat.move(Event.BROKE)
+        seat.failures += 1
+        seat.retry_at = self._clock() + delay(seat.failures)
+        seat.error = words
+        log.warning("engine start failed", project=seat.project, failures=seat.failures, retry_in=delay(seat.failures))
+
+    async def _environment(self, project: str) -> tuple[Opened, EgressPolicy]:
+        sealed = await asyncio.to_thread(self._store.secrets.sealed, project)
+        domains = await asyncio.to_thread(self._store.egress.domains, project)
+        operator = self._operator
+        policy = EgressPolicy(domains, list(operator.private), list(operator.resolve), operator.extra_ca)
+        return await asyncio.to_thread(unsealed, project, sealed, self._unsealer), policy
+
+    def _config(self, project: str, opened: Opened, policy: EgressPolicy) -> EngineConfig:
+        return EngineConfig(
+            project=project,
+            key="",
+            socket="",
+            state_dir=str(self._layout.engine(project)),
+            files_dir=str(self._layout.files(project)),
+            store_dir=str(self._layout.store),
+            secrets=dict(opened.values),
+            policy=policy,
+            allow_paths=list(self._operator.allow_paths),
+            sandbox=self._operator.sandbox,
+            catalog=self._operator.catalog(),
+        )
+
+    # stop
+
+    async def _stop(self, seat: Seat) -> None:
+        if seat.running is None:
+            return
+        if seat.state is State.RUNNING:
+            await self._pull(seat, within=1.0)
+            seat.move(Event.STOP)
+            await self._write_row(seat)
+        await self._launcher.stop(seat.running)
+        seat.move(Event.GONE)
+        seat.running = None
+        await self._write_row(seat)
+
+    async def _restart(self, seat: Seat) -> None:
+        await self._stop(seat)
+        seat.failures, seat.retry_at = 0, 0.0
+        await self._spawn(seat)
+
+    async def _erase(self, seat: Seat) -> None:
+        await self._stop(seat)
+        await self._launcher.erase(seat.project)
+        self._seats.pop(seat.project, None)
+
+    async def _notice(self, seat: Seat) -> None:
+        if seat.running is not None and not seat.lock.locked():
+            async with seat.lock:
+                await self._gone(seat)
+
+    async def _gone(self, seat: Seat) -> None:
+        """The engine ended by itself, if it has."""
+        if seat.state is State.RUNNING and seat.running is not None and not self._launcher.poll(seat.running):
+            words = self._launcher.forget(seat.running)
+            log.warning("engine gone", project=seat.project, pid=seat.running.process.pid, how=words or "by itself")
+            seat.error = f"the engine {words}; it starts again with the next call" if words else None
+            seat.running = None
+            seat.move(Event.GONE)
+            await self._write_row(seat)
+
+    # poll
+
+    async def _look(self, seat: Seat, known: bool) -> None:
+        if seat.lock.locked() or (known and seat.running is None):
+            return
+        if not known:
+            await self._locked(seat, self._erase)
+            return
+        await self._notice(seat)
+        line = seat.line
+        if line is None or not await self._asked(seat, line):
+            return
+        await self._pull(seat)
+        idle = self._operator.idle_stop
+        if idle and seat.status is not None and seat.status.idle_secs >= idle:
+            await self._locked(seat, self._retire)
+
+    async def _asked(self, seat: Seat, line: Line) -> bool:
+        try:
+            seat.status = await line.status()
+        except RootlinkError as error:
+            seat.missed += 1
+            log.warning("engine does not answer", project=seat.project, times=seat.missed, reason=error.message)
+            if seat.missed >= WEDGED:
+                await self._locked(seat, self._end_wedged)
+            return False
+        seat.missed = 0
+        return True
+
+    async def _end_wedged(self, seat: Seat) -> None:
+        await self._stop(seat)
+        seat.error = f"the engine did not answer for {POLL * WEDGED:.0f} s and was ended; it starts again with the next call"
+        await self._write_row(seat)
+
+    async def _retire(self, seat: Seat) -> None:
+        """Rule 2: the engine itself decides, since only it knows whether a call has just come."""
+        line = seat.line
+        if line is None or seat.state is not State.RUNNING:
+            return
+        with contextlib.suppress(Unavailable):  # then it is busy, or ending; the next look will tell
+            if await line.stop_if_idle(self._operator.idle_stop):
+                log.info("engine idle", project=seat.project)
+                await self._stop(seat)
+
+    async def _pull(self, seat: Seat, within: float = 5.0) -> None:
+        """What the engine refused and allowed, into the store; kept here for the next time when the store can't take it."""
+        if seat.line is not None:
+            with contextlib.suppress(RootlinkError):
+                seat.decisions += await seat.line.decisions(within=within)
+        taken, seat.decisions = seat.decisions, []
+        if not taken:
+            return
+        try:
+            await asyncio.to_thread(self._store.decisions.record, seat.project, taken)
+        except RootlinkError as error:
+            seat.decisions = (taken + seat.decisions)[-KEPT_DECISIONS:]
+            log.warning("decisions not written", project=seat.project, reason=error.message)
+
+    # refresh
+
+    async def _refresh(self, seat: Seat) -> list[str]:
+        async with seat.lock:  # an engine that is starting has read its secrets already, maybe before the change
+            pass
+        async with seat.pushing:
+            line = seat.line
+            if line is None or seat.state is not State.RUNNING:
+                return []
+            opened, policy = await self._environment(seat.project)
+            restarted = await line.environment(Environment(dict(opened.values), policy))
+            seat.error = _broken(opened)
+            return restarted
+
+    # adopt
+
+    async def _adopt(self, project: str, known: bool) -> None:
+        try:
+            await self._take_over(project, known)
+        except RootlinkError as error:  # one engine that can't be ended must not keep all others from being served
+            log.error("engine not adopted", project=project, reason=error.message)
+
+    async def _take_over(self, project: str, known: bool) -> None:
+        running = await self._launcher.recover(project)
+        if not known:
+            if running is not None:
+                await self._launcher.stop(running)
+            await self._launcher.erase(project)
+            log.info("leftovers of a deleted project removed", project=project)
+        elif running is not None:
+            seat = self._seats.setdefault(project, Seat(project))
+            seat.running, seat.generation = running, max(seat.generation, running.generation)
+            seat.move(Event.FOUND)
+            await self._write_row(seat)
+            self._crew.start(self._refresh(seat), f"refresh {project}")  # what changed while nobody could tell it
+            log.info("engine adopted", project=project, pid=running.process.pid, generation=running.generation)
+
+
+def _broken(opened: Opened) -> str | None:
+    if not opened.broken:
+        return None
+    names = ", ".join(opened.broken)
+    return f"left out, since they can't be opened: {names}; set them again with: rootlink secrets set NAME"
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise Unavailable(f"{path} can't be made: {error.strerror}") from None

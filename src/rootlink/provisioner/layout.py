@@ -1,0 +1,51 @@
+"""Where an engine's things are. Ids reach here from our own store only, and are checked once more: they become paths."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from rootlink.errors import NotFound
+
+_PROJECT = re.compile(r"prj_[0-9a-f]{12}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """`home` is `--home`; `runtime` the short directory of unix sockets. Both absolute."""
+
+    home: Path
+    runtime: Path
+
+    def project(self, project: str) -> Path:
+        if not _PROJECT.match(project):
+            raise NotFound("no such project")
+        return self.home / "projects" / project
+
+    def files(self, project: str) -> Path:
+        return self.project(project) / "files"
+
+    def engine(self, project: str) -> Path:
+        return self.project(project) / "engine"
+
+    def record(self, project: str) -> Path:
+        return self.engine(project) / "run.json"
+
+    def log(self, project: str) -> Path:
+        self.project(project)
+        return self.home / "logs" / f"engine-{project}.log"
+
+    def socket(self, project: str, generation: int) -> Path:
+        """One per spawn, so that a late answer of an old engine is never taken for a new one's."""
+        self.project(project)
+        return self.runtime / f"{project}.{generation}.sock"
+
+    @property
+    def store(self) -> Path:
+        return self.home / "store"
+
+    def projects(self) -> list[str]:
+        """Projects that have something on disk, whatever the store knows of them."""
+        folder = self.home / "projects"
+        return sorted(entry.name for entry in folder.iterdir() if _PROJECT.match(entry.name)) if folder.is_dir() else []

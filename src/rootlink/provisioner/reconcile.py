@@ -1,0 +1,323 @@
+"""The reconciler: rows say what is wanted, engines say what is, and the difference is put right.
+
+    row            in its engine            what is done
+    connecting     missing or different     put it there; `done`: the row is connected; `failed`: undone, here and there
+    connecting     there                    the row is connected
+    connected      missing or different     put it there; if that fails, the row stays and tells why
+    removing       whatever                 taken away in the engine, then in the store
+    (none)         there                    taken away; what belongs to the engine alone has no connection's id and is not touched
+
+Rule 1. One reconcile of a project at a time.
+Rule 2. Every step may be the last: whatever is half done is done again, and nothing is done twice that hurts when done twice.
+        The store is changed last, so a crash leaves a row that says what is still to do.
+Rule 3. An install is the crew's work. Its events are kept while it runs and a while after, so a caller that comes late, or comes
+        again, reads the same story from the beginning.
+Rule 4. To undo never starts an engine: one that is not running is put right at its next start, by the last line of the table.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import msgspec
+import structlog
+
+from rootlink.errors import Conflict, Internal, NotFound, RootlinkError, Unavailable, from_code
+from rootlink.provisioner.crew import Crew
+from rootlink.provisioner.engines import Engines
+from rootlink.provisioner.line import Line
+from rootlink.records.connection import Connection
+from rootlink.store.store import Store
+from rootlink.wire.engine import InstallEvent
+from rootlink.wire.mounts import Actual, Desired, Step, digest
+
+log = structlog.get_logger(__name__)
+
+REMEMBERED = 60.0  # seconds for which the story of an install that ended can still be read
+BUSY = 120.0  # seconds an engine may go on with what an earlier provisioner asked of it
+
+
+class Install:
+    """The story of one install: its events so far, and who waits for the next."""
+
+    def __init__(self, connection: str) -> None:
+        self.connection = connection
+        self.events: list[InstallEvent] = []
+        self.ended = False
+        self._news = asyncio.Event()
+
+    def tell(self, event: InstallEvent) -> None:
+        self.events.append(event)
+        self.ended = self.ended or event.done is not None or event.failed is not None
+        news, self._news = self._news, asyncio.Event()
+        news.set()
+
+    def fail(self, error: RootlinkError) -> None:
+        self.tell(InstallEvent(failed={"code": error.code, "message": error.message}))
+
+    async def story(self) -> AsyncIterator[InstallEvent]:
+        """From the beginning to the end, which is `done` or `failed`."""
+        told = 0
+        while True:
+            news = self._news
+            while told < len(self.events):
+                told += 1
+                yield self.events[told - 1]
+            if self.ended:
+                return
+            await news.wait()
+
+
+class Reconciler:
+    """`clock` is monotonic seconds. Tells `engines` to call it after every spawn."""
+
+    def __init__(self, store: Store, engines: Engines, crew: Crew, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._store, self._engines, self._crew, self._clock = store, engines, crew, clock
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._installs: dict[str, Install] = {}
+        self._ended: dict[str, float] = {}  # connection → when its install ended
+        engines.spawned = self.later
+
+    # what the gateway asks
+
+    def install(self, connection: str, *, again: bool = False) -> Install:
+        """The install of this connection, begun if it is not. `again`: an earlier provisioner may have begun it in the engine."""
+        self._forget_old()
+        found = self._installs.get(connection)
+        if found is None or (again and found.ended):
+            found = self._installs[connection] = Install(connection)
+            try:
+                self._crew.start(self._run(found, again), f"install {connection}")
+            except Unavailable:
+                del self._installs[connection]
+                raise
+        return found
+
+    async def remove(self, connection: str) -> None:
+        """Raises Unavailable when the engine can't be asked; the row stays `removing` then, and is tried again."""
+        await self._crew.finish(self._remove(connection), f"remove {connection}")
+
+    # what the owner calls
+
+    async def catch_up(self) -> None:
+        """Begin whatever rows say is still to do; called at the start and at every poll."""
+        for row in await asyncio.to_thread(self._store.connections.all):
+            if row.state == "connecting":
+                self.install(row.id, again=True)
+            elif row.state == "removing" and not self._locks[row.project].locked():
+                self._crew.start(self._remove(row.id), f"remove {row.id}")
+
+    async def watch(self) -> None:
+        """One poll: what is still to do, and whether what is connected still stands in every running engine."""
+        await self.catch_up()
+        await asyncio.gather(*(self._watch(project) for project in self._engines.projects()))
+
+    def later(self, project: str) -> None:
+        """Reconcile this project in the background."""
+        with contextlib.suppress(Unavailable):  # the provisioner is stopping: the next one does it
+            self._crew.start(self._reconcile(project), f"reconcile {project}")
+
+    # install
+
+    async def _run(self, install: Install, again: bool) -> None:
+        try:
+            row = await asyncio.to_thread(self._store.connections.by_id, install.connection)
+            if row is None:
+                raise NotFound("there is no such connection; it may have been undone")
+            async with self._locks[row.project]:
+                await self._drive(install, again)
+        except RootlinkError as error:
+            install.fail(error)
+        except Exception:
+            log.exception("install failed", connection=install.connection)
+            install.fail(Internal("Internal error"))
+        finally:
+            self._ended[install.connection] = self._clock()
+
+    async def _drive(self, install: Install, again: bool) -> None:
+        row = await asyncio.to_thread(self._store.connections.by_id, install.connection)  # as it is now that it is our turn
+        if row is None:
+            raise NotFound("there is no such connection; it may have been undone")
+        if row.state == "removing":
+            raise Conflict(f"connection {row.name!r} is being removed")
+        if row.state == "connected":
+            install.tell(InstallEvent(done=_as_kept(row)))
+            return
+        steps: dict[str, Step] = {}
+        try:
+            actual = await self._put(row, again, lambda step: self._step(install, steps, step))
+        except Exception as error:
+            await self._undo(row, error)
+            raise
+        last = _last_step(actual)
+        if steps.get(last.step) != last:  # found there, with no step told; or refused once and then found there
+            self._step(install, steps, last)
+        tools, told = actual.tools, [msgspec.to_builtins(step) for step in (*_earlier(row), *steps.values())]
+        connected = self._store.connections.set_state
+        await asyncio.to_thread(connected, row.id, "connected", error=actual.error, tools=tools, steps=told)
+        log.info("connected", project=row.project, connection=row.id, tools=len(tools))
+        install.tell(InstallEvent(done=actual))
+
+    def _step(self, install: Install, steps: dict[str, Step], step: Step) -> None:
+        steps[step.step] = step
+        install.tell(InstallEvent(step=step))
+
+    async def _put(self, row: Connection, again: bool, step: Callable[[Step], None]) -> Actual:
+        """What the engine then holds. Raises what the engine refused it with, and Unavailable when it could not be asked."""
+        desired = _desired(row)
+        line = await self._engines.line(row.project)
+        await self._engines.refresh(row.project)  # the secrets and hosts this connection brought
+        if not again:
+            return await self._apply(line, desired, step)
+        deadline = self._clock() + BUSY
+        while True:
+            held = {actual.id: actual for actual in await line.connections()}.get(row.id)
+            if held is not None and held.digest == digest(desired) and held.state != "missing":
+                return held
+            try:
+                return await self._apply(line, desired, step)
+            except Conflict:  # with its own earlier self, perhaps: the engine goes on with what it was asked before
+                if self._clock() >= deadline:
+                    raise
+            await asyncio.sleep(1.0)
+
+    async def _apply(self, line: Line, desired: Desired, step: Callable[[Step], None]) -> Actual:
+        async for event in line.apply(desired):
+            if event.step is not None:
+                step(event.step)
+            elif event.failed is not None:
+                raise from_code(event.failed.get("code", ""), event.failed.get("message") or "refused without a reason")
+            elif event.done is not None:
+                return event.done
+        raise Unavailable("the engine ended before it was done")
+
+    async def _undo(self, row: Connection, error: Exception) -> None:
+        log.info("undone", project=row.project, connection=row.id, why=getattr(error, "code", type(error).__name__))
+        line = self._engines.live(row.project)
+        if line is not None:
+            await _quietly(line.remove(row.id), "undo", row)
+        await asyncio.to_thread(self._store.connections.undo, row.id)
+        if line is not None:
+            await _quietly(self._engines.refresh(row.project), "undo", row)  # the secrets and hosts that went with it
+
+    # remove
+
+    async def _remove(self, connection: str) -> None:
+        row = await asyncio.to_thread(self._store.connections.by_id, connection)
+        if row is None:
+            return
+        async with self._locks[row.project]:
+            await self._take_away(row)
+
+    async def _take_away(self, row: Connection) -> None:
+        if await asyncio.to_thread(self._store.connections.by_id, row.id) is None:
+            return
+        await asyncio.to_thread(self._store.connections.mark_removing, row.id)
+        await (await self._engines.line(row.project)).remove(row.id)
+        await asyncio.to_thread(self._store.connections.remove, row.id)
+        self._installs.pop(row.id, None)
+        await _quietly(self._engines.refresh(row.project), "remove", row)
+        log.info("removed", project=row.project, connection=row.id)
+
+    # the rest of the table
+
+    async def _reconcile(self, project: str) -> None:
+        async with self._locks[project]:
+            line = self._engines.live(project)
+            if line is None:
+                return
+            actual = {one.id: one for one in await line.connections()}
+            rows = await asyncio.to_thread(self._store.connections.list, project)
+            for extra in actual.keys() - {row.id for row in rows}:
+                log.info("extra connection removed", project=project, connection=extra)
+                await line.remove(extra)
+            for row in rows:
+                if row.state in ("connected", "failed") and _differs(row, actual.get(row.id)):
+                    await self._put_back(line, row)
+
+    async def _put_back(self, line: Line, row: Connection) -> None:
+        try:
+            actual = await self._apply(line, _desired(row), lambda step: None)
+        except RootlinkError as error:
+            log.warning("connection not put back", project=row.project, connection=row.id, code=error.code, reason=error.message)
+            await self._keep(row, error.message, None)
+        else:
+            await self._keep(row, actual.error, actual.tools)
+
+    async def _watch(self, project: str) -> None:
+        line = self._engines.live(project)
+        if line is None or self._locks[project].locked():
+            return
+        try:
+            actual = {one.id: one for one in await line.connections(within=3.0)}
+            rows = await asyncio.to_thread(self._store.connections.list, project)
+        except RootlinkError:
+            return  # the engine's own poll says so
+        if actual.keys() - {row.id for row in rows} or any(_differs(row, actual.get(row.id)) for row in rows if not row.error):
+            self.later(project)
+            return
+        for row in rows:
+            await self._note(row, actual.get(row.id))
+
+    async def _note(self, row: Connection, actual: Actual | None) -> None:
+        """What became of a connection since: its error, and its tools while they are known."""
+        if row.state == "connected" and actual is not None:
+            tools = actual.tools if actual.state == "ready" else row.tools
+            if (row.error, row.tools) != (actual.error, tools):
+                await self._keep(row, actual.error, tools)
+
+    async def _keep(self, row: Connection, error: str | None, tools: list[str] | None) -> None:
+        try:
+            await asyncio.to_thread(self._store.connections.set_state, row.id, "connected", error=error, tools=tools)
+        except RootlinkError as refused:  # removed meanwhile, or the store can't be asked: the next poll sees
+            log.info("connection not noted", connection=row.id, reason=refused.message)
+
+    def _forget_old(self) -> None:
+        long_ago = self._clock() - REMEMBERED
+        for connection in [one for one, at in self._ended.items() if at < long_ago]:
+            del self._ended[connection]
+            self._installs.pop(connection, None)
+
+
+def _desired(row: Connection) -> Desired:
+    try:
+        return msgspec.json.decode(row.desired, type=Desired)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise Internal(f"what connection {row.name!r} wants can't be read") from None
+
+
+def _last_step(actual: Actual) -> Step:
+    """As the engine tells it when it has just been done."""
+    count = len(actual.tools)
+    return Step("install" if actual.kind == "mount" else "deploy", "done", f"{count} tool{'' if count == 1 else 's'}")
+
+
+def _differs(row: Connection, actual: Actual | None) -> bool:
+    if row.state not in ("connected", "failed"):
+        return False
+    return actual is None or actual.state == "missing" or actual.digest != digest(_desired(row))
+
+
+def _as_kept(row: Connection) -> Actual:
+    desired = _desired(row)
+    kind: Any = "mount" if desired.mount is not None else "function"
+    return Actual(row.id, row.workspace, row.name, kind, digest(desired), "ready", row.tools, row.error)
+
+
+def _earlier(row: Connection) -> list[Step]:
+    """The steps that were over when the row was written: all in one transaction (ARCHITECTURE §5)."""
+    steps = [Step("seal", "done", ", ".join(row.uses)), Step("egress", "done", ", ".join(row.hosts))]
+    return [step for step in steps if step.detail]
+
+
+async def _quietly(work: Any, what: str, row: Connection) -> None:
+    """For what the next reconcile would do anyway."""
+    try:
+        await work
+    except RootlinkError as error:
+        log.warning("not finished", what=what, project=row.project, connection=row.id, reason=error.message)
