@@ -59,13 +59,8 @@ async def test_keys_are_made_listed_and_revoked(instance: Instance) -> None:
     await instance.data("DELETE", f"{P}/keys/{made['id']}")
     assert (await instance.data("GET", f"{P}/keys"))[1]["revoked_at"]
     assert (await instance.refused("DELETE", f"{P}/keys/key_000000000000"))[0] == 404
-    for wrong in ([], ["admin"], "use", None):
-        status, code, _ = (
-            await instance.refused("POST", f"{P}/keys", {"name": "x", "scopes": wrong})
-            if wrong is not None
-            else (400, "invalid", "")
-        )
-        assert (status, code) == (400, "invalid")
+    for wrong in ([], ["admin"], "use"):
+        assert (await instance.refused("POST", f"{P}/keys", {"name": "x", "scopes": wrong}))[:2] == (400, "invalid"), wrong
 
 
 async def test_a_secret_goes_in_sealed_and_never_comes_out(instance: Instance) -> None:

@@ -94,7 +94,7 @@ def test_up_answers_when_it_is_ready_and_down_leaves_nothing(instance: Instance)
     assert not [process for process in processes if identity.alive(process)]
     assert not up.status(instance.settings)["running"]
     assert {path.name for path in instance.settings.run_dir.iterdir()} <= {"up.lock", "provisioner.lock"}
-    assert not list(runtime_path(instance.settings.home).iterdir())
+    assert not runtime_path(instance.settings.home).exists()
     assert up.down(instance.settings) == 0
 
 

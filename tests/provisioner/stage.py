@@ -32,7 +32,7 @@ QUICK = Patience(ready=5.0, recover=2.0, ask=0.5, term=0.3, kill=2.0)
 class Stage:
     def __init__(self, home: Path) -> None:
         self.home = home
-        self.runtime = Path(tempfile.mkdtemp(prefix="rl-", dir="/tmp"))
+        self.runtime = Path(tempfile.mkdtemp(prefix="rl-prov-", dir="/tmp"))
         self.layout = Layout(home, self.runtime)
         for name in ("control", "vault", "vault-public", "logs", "run"):
             (home / name).mkdir(parents=True)

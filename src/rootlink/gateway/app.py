@@ -12,18 +12,16 @@ from __future__ import annotations
 
 import secrets
 import time
-import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import structlog
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rootlink.catalog import Catalog
 from rootlink.errors import Internal, RootlinkError
-from rootlink.gateway import health, openapi, v1
+from rootlink.gateway import health, incidents, openapi, v1
 from rootlink.gateway.answers import Gone, Refusal
 from rootlink.gateway.auth import Guesses, KeyRing, Operators
 from rootlink.gateway.engines import Engines
@@ -37,8 +35,6 @@ from rootlink.gateway.routes import Call, Route, nowhere, paths
 from rootlink.gateway.settings import GatewaySettings
 from rootlink.sealing.seal import Sealer
 from rootlink.store import Store
-
-log = structlog.get_logger(__name__)
 
 
 def build(
@@ -86,7 +82,7 @@ class Gateway:
         except RootlinkError as error:
             await exchange.refuse(error, receive)
         except Exception as error:  # noqa: BLE001 (the one place where everything ends up)
-            _record(error, exchange)
+            incidents.record(error, request_id=exchange.id)
             await exchange.refuse(Internal("Internal error"), receive)
         self.metrics.answered(scope["rootlink.route"], exchange.status)
 
@@ -163,8 +159,3 @@ class Exchange:
         abort = abort_of(self._scope)  # half an answer is out; only the end of the connection can say that it is not whole
         if abort is not None:
             abort()
-
-
-def _record(error: Exception, exchange: Exchange) -> None:
-    places = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)[-8:]]
-    log.error("internal error", request_id=exchange.id, error=type(error).__name__, at=places)

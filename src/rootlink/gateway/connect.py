@@ -25,18 +25,16 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import msgspec
-import structlog
 
 from rootlink import names
 from rootlink.catalog import Catalog, Entry
 from rootlink.errors import Conflict, Internal, NotFound, RootlinkError, Unavailable, UpstreamFailed, from_code
+from rootlink.gateway import incidents
 from rootlink.gateway.plane import Plane, stored
 from rootlink.gateway.provisioner import NeverTaken, ProvisionerAway
 from rootlink.records import Connection, NewConnection, Project, Seal, new_id
 from rootlink.sealing.envelope import checked_value
 from rootlink.wire.mounts import Actual, Desired, FunctionSpec, MountSpec, Step
-
-log = structlog.get_logger(__name__)
 
 InstallStep = Literal["install", "deploy"]
 INSTALL: dict[str, InstallStep] = {"mcp": "install", "function": "deploy"}
@@ -258,8 +256,9 @@ class Saga:
         news.set()
 
     def _ended(self, task: asyncio.Task[Connection]) -> None:
-        if not task.cancelled():
-            task.exception()  # whoever asked may be gone, and then nobody else looks at it
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, RootlinkError):
+            incidents.record(error, connection=self.row.id)  # whoever asked may be gone, and then nobody else does
         self._announce()
 
 

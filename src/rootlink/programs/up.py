@@ -393,8 +393,10 @@ def _forget(settings: Settings) -> None:
     for path in (settings.home / "projects").glob("*/engine/run.json"):
         path.unlink(missing_ok=True)
     with contextlib.suppress(OSError, RootlinkError):
-        for path in runtime_dir(settings.home).glob("*.sock"):
+        runtime = runtime_dir(settings.home)
+        for path in runtime.glob("*.sock"):
             path.unlink(missing_ok=True)
+        runtime.rmdir()
 
 
 def _pid(record: Record) -> int | None:

@@ -11,6 +11,7 @@ Traps
 - Both rest on PR_SET_PDEATHSIG, which fires when the *thread* that spawned ends: spawn from the main thread only (asyncio does).
 - The environment goes to bubblewrap itself, never by `--setenv`: argv is readable, and `/proc/1/environ` inside is its own.
 - TERM must reach the command, not bubblewrap: bubblewrap's end is KILL for what is inside.
+- Bubblewrap outside ends as soon as its pid 1 tells it the exit code, some milliseconds before that and the rest are gone.
 - The tree is looked for by parent, again and again until it is empty: a process may fork while it is being ended.
 """
 
@@ -59,6 +60,10 @@ class Launch(Protocol):
     @property
     def form(self) -> str: ...
     def spawn(self, wish: Wish) -> Spawn: ...
+    async def holder(self, pid: int) -> list[psutil.Process]:
+        """Processes that may outlast `pid` by a moment, and whose end is the end of the whole tree."""
+        ...
+
     async def terminate(self, pid: int) -> None:
         """Ask the tree to end (TERM)."""
         ...
@@ -76,6 +81,9 @@ class Contained:
 
     def spawn(self, wish: Wish) -> Spawn:
         return Spawn([*self._around(), *wish.argv], wish.env, str(wish.cwd))
+
+    async def holder(self, pid: int) -> list[psutil.Process]:
+        return await asyncio.to_thread(_children, pid)
 
     async def terminate(self, pid: int) -> None:
         await asyncio.to_thread(_signal_all, pid, signal.SIGTERM)  # the namespace's pid 1 ignores it: it has no handler
@@ -113,6 +121,9 @@ class Plain:
         warden = str(Path(__file__).with_name("warden.py"))
         return Spawn([sys.executable, "-I", "-S", warden, str(os.getpid()), *wish.argv], wish.env, str(wish.cwd))
 
+    async def holder(self, pid: int) -> list[psutil.Process]:
+        return []  # the warden is the last to go
+
     async def terminate(self, pid: int) -> None:
         _send(pid, signal.SIGTERM)
 
@@ -148,24 +159,36 @@ def _send(pid: int, number: int) -> None:
         os.kill(pid, number)
 
 
+def alive(process: psutil.Process) -> bool:
+    """False also for one that ended and was not waited for."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
 def _alive(pid: int) -> bool:
     try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        return alive(psutil.Process(pid))
     except psutil.NoSuchProcess:
         return False
 
 
+def _children(pid: int, *, recursive: bool = False) -> list[psutil.Process]:
+    assert pid > 1
+    try:
+        return psutil.Process(pid).children(recursive=recursive)
+    except psutil.Error:
+        return []
+
+
 def _signal_children(pid: int, number: int) -> None:
-    _signal(pid, number, recursive=False)
+    for process in _children(pid):
+        with contextlib.suppress(psutil.Error):
+            process.send_signal(number)
 
 
 def _signal_all(pid: int, number: int) -> None:
-    _signal(pid, number, recursive=True)
-
-
-def _signal(pid: int, number: int, *, recursive: bool) -> None:
-    with contextlib.suppress(psutil.Error):
-        assert pid > 1
-        for process in psutil.Process(pid).children(recursive=recursive):
-            with contextlib.suppress(psutil.Error):
-                process.send_signal(number)
+    for process in _children(pid, recursive=True):
+        with contextlib.suppress(psutil.Error):
+            process.send_signal(number)

@@ -26,7 +26,7 @@ from rootlink.engine import rpc
 from rootlink.engine.mounts.era import Era, Session
 from rootlink.engine.mounts.exchange import Asked, Exchange, Heard, Progress
 from rootlink.engine.mounts.flood import Flood
-from rootlink.engine.mounts.launch import Launch, Wish
+from rootlink.engine.mounts.launch import Launch, Wish, alive
 from rootlink.engine.mounts.lines import Lines, LineTooLong
 from rootlink.engine.mounts.link import MESSAGE_CAP, unheard, unminded
 from rootlink.errors import UpstreamFailed
@@ -164,6 +164,7 @@ class StdioLink:
             self._child.write(rpc.notification("notifications/cancelled", self.era.dress(about)))
 
     async def _end(self, child: _Child, grace: float) -> None:
+        holder = await self._launch.holder(child.pid)
         child.close_stdin()
         if grace and not await child.gone(grace):
             await self._launch.terminate(child.pid)
@@ -172,6 +173,10 @@ class StdioLink:
         if not await child.gone(GRACE):
             log.error("mount_unkillable", mount=self._wish.name, pid=child.pid)
         child.release()
+        for _ in range(200):
+            if not any(alive(process) for process in holder):
+                return
+            await asyncio.sleep(0.005)
 
 
 class _Child(asyncio.SubprocessProtocol):

@@ -7,16 +7,12 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
-import structlog
 from starlette.responses import StreamingResponse
 
-from rootlink.errors import RootlinkError
 from rootlink.gateway.connect import ConnectionView, Saga, Wish, failure, planned, view
 from rootlink.gateway.plane import stored
 from rootlink.gateway.routes import Call, Route
 from rootlink.records import Connection
-
-log = structlog.get_logger(__name__)
 
 PING_SECS = 15.0  # a comment, so that proxies keep a quiet stream open
 EVENT_HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
@@ -60,11 +56,7 @@ async def _told(saga: Saga, request_id: str) -> AsyncIterator[bytes]:
         yield b": still here\n\n" if step is None else _event("step", step)
     try:
         yield _event("done", view(await saga.outcome()))
-    except asyncio.CancelledError:
-        raise
-    except Exception as error:
-        if not isinstance(error, RootlinkError):
-            log.error("connect failed", request_id=request_id, error=type(error).__name__, exc_info=error)
+    except Exception as error:  # noqa: BLE001 (the saga has recorded it)
         yield _event("failed", failure(error, saga.steps, request_id))
 
 
