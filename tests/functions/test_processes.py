@@ -221,24 +221,29 @@ def test_an_engine_that_is_killed_takes_its_processes_along(sign: signal.Signals
     assert len(gone) == len(below)
 
 
+async def exercise(host: FunctionHost) -> None:
+    code = "async (n) => { await new Promise((done) => setTimeout(done, n)); return n }"
+    await host.deploy("main", FunctionSpec(name="f", code=code))
+    runs = await asyncio.gather(*(host.invoke("main", "f", n) for n in range(50)))
+    assert [run.output for run in runs] == list(range(50))
+    await host.deploy("main", FunctionSpec(name="f", code="() => { while (true); }", timeout_ms=200))
+    assert (await host.invoke("main", "f", None)).status == "timeout"
+    for worker in processes()[1:]:
+        worker.kill()
+    await host.deploy("main", FunctionSpec(name="f", code="() => 1"))
+    assert (await host.invoke("main", "f", None)).output == 1
+
+
 def test_it_works_the_same_under_uvloop(tmp_path: Path) -> None:
     async def main() -> None:
         db = open_db(tmp_path / "state.db")
         host = FunctionHost(db, WayOut(), SECRETS)
-        await host.deploy(
-            "main", FunctionSpec(name="f", code="async (n) => { await new Promise((done) => setTimeout(done, n)); return n }")
-        )
-        runs = await asyncio.gather(*(host.invoke("main", "f", n) for n in range(50)))
-        assert [run.output for run in runs] == list(range(50))
-        await host.deploy("main", FunctionSpec(name="f", code="() => { while (true); }", timeout_ms=200))
-        assert (await host.invoke("main", "f", None)).status == "timeout"
-        for worker in processes()[1:]:
-            worker.kill()
-        await host.deploy("main", FunctionSpec(name="f", code="() => 1"))
-        assert (await host.invoke("main", "f", None)).output == 1
-        await host.close()
+        try:
+            await exercise(host)
+        finally:
+            await host.close()
+            db.close()
         assert processes() == []
-        db.close()
 
     uvloop.run(main())
 

@@ -84,7 +84,7 @@ class Instance:
         self.cli("down")
 
     def run(self, *args: str, stdin: str | None = None, wait: float = 180) -> subprocess.CompletedProcess[str]:
-        environ = {**os.environ, "ROOTLINK_HOME": str(self.home), "ROOTLINK_STORE": str(STORE)}
+        environ = {**os.environ, "ROOTLINK_HOME": str(self.home), "ROOTLINK_PACKAGE_STORE": str(STORE)}
         command = [str(ROOTLINK), *args]
         return subprocess.run(command, env=environ, input=stdin, capture_output=True, text=True, timeout=wait, check=False)
 

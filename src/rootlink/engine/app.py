@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import signal
+import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -142,6 +143,17 @@ async def _nothing_here(scope: Scope, receive: Receive, send: Send) -> None:
     await Json(envelope(error), error.status)(scope, receive, send)
 
 
+def _socket(path: str) -> socket.socket:
+    """Listens at `path`, for this user only."""
+    Path(path).unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    Path(path).chmod(0o600)
+    listener.listen(2048)
+    listener.setblocking(False)
+    return listener
+
+
 async def serve(config: EngineConfig, *, environ: Mapping[str, str]) -> None:
     """Run one engine until it is told to stop (`/internal/stop`, an agreed idle stop, SIGTERM). `environ` is the installer's."""
     loop = asyncio.get_running_loop()
@@ -153,7 +165,6 @@ async def serve(config: EngineConfig, *, environ: Mapping[str, str]) -> None:
         server = uvicorn.Server(
             uvicorn.Config(
                 engine,
-                uds=config.socket,
                 http="httptools",
                 ws="none",
                 lifespan="off",
@@ -165,10 +176,12 @@ async def serve(config: EngineConfig, *, environ: Mapping[str, str]) -> None:
                 timeout_graceful_shutdown=DRAIN_SECS,
             )
         )
-        serving = tasks.create_task(server._serve())  # `serve()` would take the signals over; the engine has its own
+        # not `serve()`, which would take the signals over; and a socket of our own, because uvicorn opens its to everybody
+        serving = tasks.create_task(server._serve([_socket(config.socket)]))
         await engine.stopped.wait()
         engine.lease.stopping = True
         engine.mcp.close()
         server.should_exit = True
         await serving
-        await engine.close()  # uvicorn removed the socket
+        await engine.close()
+    Path(config.socket).unlink(missing_ok=True)  # noqa: ASYNC240 - nothing else runs any more

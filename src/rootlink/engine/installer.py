@@ -7,6 +7,7 @@ a crash in between leaves nothing that was not asked for, and the reconciler rep
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -57,6 +58,7 @@ def decode_spec(body: object) -> MountSpec:
 class Installer:
     def __init__(self, mounts: Mounts, functions: FunctionHost, state: State, changes: Changes) -> None:
         self._mounts, self._functions, self._state, self._changes = mounts, functions, state, changes
+        self._turn = asyncio.Lock()  # of connections: two wishes of one connection must not meet half way
 
     # servers a person or an AI installs
 
@@ -132,7 +134,8 @@ class Installer:
 
         progress("")
         try:
-            actual = await self._hold(desired, progress)
+            async with self._turn:
+                actual = await self._hold(desired, progress)
         except RootlinkError as error:
             emit(InstallEvent(step=Step(step, "failed", error.message)))
             emit(InstallEvent(failed={"code": error.code, "message": error.message}))
@@ -150,7 +153,7 @@ class Installer:
         if row is not None and row.digest == wanted and self._look(row)[0] != "missing":
             return self._actual(row)
         if row is not None:
-            await self.release(desired.id, forget=False)  # it comes back changed: what its server kept stays
+            await self._release(desired.id, forget=False)  # it comes back changed: what its server kept stays
         if desired.mount is not None:
             row = ConnectionRow(desired.id, desired.ws, desired.name, "mount", wanted)
             mount = await self._mount(desired.ws, desired.mount, row, progress)
@@ -166,8 +169,12 @@ class Installer:
             raise Invalid("a connection wants a mount or a function")
         return self._actual(row)
 
-    async def release(self, id: str, *, forget: bool = True) -> bool:
-        """Undo what a connection had here; False when there was nothing. `forget`: what its server kept goes too."""
+    async def release(self, id: str) -> bool:
+        """Undo what a connection had here, and what its server kept; False when there was nothing."""
+        async with self._turn:
+            return await self._release(id, forget=True)
+
+    async def _release(self, id: str, *, forget: bool) -> bool:
         row = self._state.connection(id)
         if row is None:
             return False

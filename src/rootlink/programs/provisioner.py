@@ -25,7 +25,7 @@ def main(settings: Settings) -> int:
     prctl.seal_memory()
     logs.set_up("provisioner", settings.log_level)
     settings.prepare()
-    layout = Layout(settings.home, runtime_dir(settings.home))
+    layout = Layout(settings.home, runtime_dir(settings.home), settings.package_store)
     record = Record(settings.run_dir / "provisioner.json")
     with alone(settings.run_dir / "provisioner.lock", "a provisioner of this home runs already"), record.kept():
         store = Store.open(settings.store_url)

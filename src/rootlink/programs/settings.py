@@ -190,6 +190,7 @@ SETTINGS = (
     Setting("extra_ca", _file, None, "file with CA certificates to trust besides the system's"),
     Setting("allow_private", _list(_cidr), (), "private network that projects may reach if their allowlist names it"),
     Setting("allow_path", _list(_allowed_path, os.pathsep), (), "directory of this machine that mounts may ask for"),
+    Setting("package_store", _directory, None, "where installed packages are kept; may be shared by several homes"),
     Setting("sandbox", _sandbox, "advisory", "how mounts are kept in"),
     Setting("database_url", _database, None, "postgresql://… for the control plane; else SQLite in the home", secret=True),
     Setting("idle_stop", _seconds, 900.0, "stop an engine nobody used for so long, such as 15m; 0: never"),
@@ -216,6 +217,7 @@ class Settings:
     extra_ca: str | None
     allow_private: tuple[str, ...]
     allow_path: tuple[str, ...]
+    package_store: Path | None
     sandbox: Literal["kernel", "advisory"]
     database_url: str | None = field(repr=False)
     idle_stop: float

@@ -13,10 +13,11 @@ _PROJECT = re.compile(r"prj_[0-9a-f]{12}\Z")
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """`home` is `--home`; `runtime` the short directory of unix sockets. Both absolute."""
+    """`home` is `--home`; `runtime` the short directory of unix sockets; `packages` the package store if not the home's own."""
 
     home: Path
     runtime: Path
+    packages: Path | None = None
 
     def project(self, project: str) -> Path:
         if not _PROJECT.match(project):
@@ -43,7 +44,7 @@ class Layout:
 
     @property
     def store(self) -> Path:
-        return self.home / "store"
+        return self.packages or self.home / "store"
 
     def projects(self) -> list[str]:
         """Projects that have something on disk, whatever the store knows of them."""

@@ -11,7 +11,6 @@ serves HTTP on the unix socket `socket`. Every request carries `x-rootlink-key: 
     GET    /internal/connections                → [Actual]
     PUT    /internal/connections/{id} Desired   → NDJSON stream of `InstallEvent`, one a line
     DELETE /internal/connections/{id}           → {removed: bool}
-    GET    /internal/logs                       → {lines: [str]}
     POST   /internal/decisions                  → [Decision]; each is handed over once
 
 Answers are the envelope of CONTRACT §3. The gateway forwards `/mcp*` and `/engine/*` to the same socket unchanged, adding

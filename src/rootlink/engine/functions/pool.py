@@ -122,7 +122,7 @@ class Pool:
         if self._closed:
             raise Unavailable("the engine is stopping")
         spare, self._spare = self._spare, None
-        worker = spare or await self._fork()
+        worker = spare if spare is not None and spare.alive else await self._fork()
         refill = asyncio.get_running_loop().create_task(self._refill())
         self._refills.add(refill)
         refill.add_done_callback(self._refills.discard)

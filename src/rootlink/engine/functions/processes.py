@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import signal
 import socket
 import struct
@@ -200,6 +201,11 @@ class Worker(asyncio.Protocol):
         if handle in self._defined:
             self._defined.discard(handle)
             self._send(ToWorker.FORGET, handle)
+
+    @property
+    def alive(self) -> bool:
+        """Asked of the kernel: the end of its socket may not have been read yet."""
+        return self._pidfd is not None and not select.select([self._pidfd], [], [], 0)[0]
 
     def kill(self) -> None:
         if self._pidfd is not None:
