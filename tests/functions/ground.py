@@ -129,3 +129,10 @@ def processes(of: psutil.Process | None = None) -> list[psutil.Process]:
         except psutil.NoSuchProcess:
             continue
     return found
+
+
+def end(victims: list[psutil.Process]) -> None:
+    """Kill, and wait until they are gone."""
+    for victim in victims:
+        victim.kill()
+    psutil.wait_procs(victims, timeout=10)

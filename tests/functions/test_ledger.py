@@ -24,7 +24,7 @@ async def test_the_last_two_hundred_runs_are_kept_newest_first(stage: Stage) -> 
 
 
 async def test_a_run_keeps_the_size_of_its_input_and_not_the_input(stage: Stage) -> None:
-    run = await stage.run("(input) => 1", {"private": "needle-in-the-input"}, **{})
+    run = await stage.run("(input) => 1", {"private": "needle-in-the-input"})
     assert run.input_bytes == len('{"private":"needle-in-the-input"}')
     assert (run.trigger, run.function, run.version) == ("api", "f", 1)
     assert stage.host.run("main", "f", run.run_id) == run

@@ -71,7 +71,7 @@ async def test_cpu_is_limited_apart_from_time(stage: Stage) -> None:
     held = stage.host._held["main", "f"]
 
     class Frugal(Held):
-        cpu = 0.2  # type: ignore[assignment]
+        cpu = 0.2
 
     frugal = Frugal(900, "main", held.spec, held.source, 1, None, held.deployed_at)
     stage.host._held["main", "f"] = frugal

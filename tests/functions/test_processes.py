@@ -19,7 +19,7 @@ from rootlink.engine.functions.host import FunctionHost
 from rootlink.engine.functions.isolates import seccomp
 from rootlink.errors import Unavailable
 from rootlink.wire.mounts import FunctionSpec
-from tests.functions.ground import SECRETS, Stage, WayOut, open_db, processes
+from tests.functions.ground import SECRETS, Stage, WayOut, end, open_db, processes
 
 
 async def test_nothing_starts_before_the_first_deploy(stage: Stage) -> None:
@@ -76,10 +76,9 @@ async def test_a_worker_is_locked_in(stage: Stage) -> None:
         status = dict(line.split(":", 1) for line in read(worker.pid, "status").decode().splitlines())
         assert status["Seccomp"].strip() == "2"
         assert status["NoNewPrivs"].strip() == "1"
-        assert len(os.listdir(f"/proc/{worker.pid}/fd")) == 5  # three of /dev/null, its socket, its own memory figures
-        for name in ("limits",):
-            core = next(line for line in read(worker.pid, name).decode().splitlines() if line.startswith("Max core"))
-            assert core.split()[4] == "0"
+        assert len(list(Path(f"/proc/{worker.pid}/fd").iterdir())) == 5  # three of /dev/null, its socket, its own memory figures
+        core = next(line for line in read(worker.pid, "limits").decode().splitlines() if line.startswith("Max core"))
+        assert core.split()[4] == "0"
         assert worker.ppid() == zygote.pid
 
 
@@ -228,8 +227,7 @@ async def exercise(host: FunctionHost) -> None:
     assert [run.output for run in runs] == list(range(50))
     await host.deploy("main", FunctionSpec(name="f", code="() => { while (true); }", timeout_ms=200))
     assert (await host.invoke("main", "f", None)).status == "timeout"
-    for worker in processes()[1:]:
-        worker.kill()
+    await asyncio.to_thread(end, processes()[1:])
     await host.deploy("main", FunctionSpec(name="f", code="() => 1"))
     assert (await host.invoke("main", "f", None)).output == 1
 

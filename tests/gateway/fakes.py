@@ -141,6 +141,7 @@ class FakeEngine:
             try:
                 while True:
                     yield b"data: " + b"x" * 16_000 + b"\n\n"
+                    await asyncio.sleep(0)  # after a disconnect nothing else here would ever wait
             finally:
                 self.gone += 1
 

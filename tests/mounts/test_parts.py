@@ -1,4 +1,4 @@
-"""The parts without I/O: JSON-RPC, lines, events, the flood's budget, redaction, mirrored arguments."""
+"""The parts without I/O: JSON-RPC, lines, events, the flood's budget, mirrored arguments."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import base64
 import contextlib
 import json
 from typing import Any
-from urllib.parse import quote
 
 import msgspec
 import pytest
@@ -22,7 +21,6 @@ from rootlink.engine.mounts.exchange import Exchange, Heard
 from rootlink.engine.mounts.flood import PATIENCE, RATE, Flood
 from rootlink.engine.mounts.lines import Lines, LineTooLong
 from rootlink.engine.mounts.mirrors import BadMirror, mirrors
-from rootlink.engine.mounts.redaction import MARK, Redactor
 from rootlink.errors import UpstreamFailed
 
 # JSON-RPC
@@ -223,38 +221,6 @@ def test_two_bursts_with_quiet_between_are_no_flood() -> None:
 def test_big_messages_weigh_more() -> None:
     flood = Flood(0.0)
     assert flood.count(0.0, 4 << 20) > 0
-
-
-# redaction
-
-VALUE = 'hunter/2+"pass" ä'
-
-
-@pytest.mark.parametrize(
-    "form",
-    [
-        lambda raw: raw.decode(),
-        lambda raw: base64.b64encode(raw).decode(),
-        lambda raw: base64.b64encode(b"x" + raw + b"yy").decode(),
-        lambda raw: base64.b64encode(b"xx" + raw + b"y").decode(),
-        lambda raw: base64.urlsafe_b64encode(b"a" + raw).decode(),
-        lambda raw: raw.hex(),
-        lambda raw: quote(raw, safe=""),
-        lambda raw: json.dumps(raw.decode(), ensure_ascii=False),
-    ],
-    ids=["raw", "base64", "base64+1", "base64+2", "base64url", "hex", "percent", "json"],
-)
-def test_a_secret_is_redacted_in_every_form(form: Any) -> None:
-    said = f"before {form(VALUE.encode())} after"
-    redacted = Redactor([VALUE])(said)
-    assert MARK in redacted
-    assert redacted.startswith("before ")
-    assert redacted.endswith(" after")
-    assert "hunter" not in redacted
-
-
-def test_short_values_do_not_eat_ordinary_text() -> None:
-    assert Redactor(["1", "yes", ""])("1 yes") == "1 yes"
 
 
 # the stateless era's headers

@@ -37,6 +37,7 @@ from rootlink.engine.packages.store import Packages
 from rootlink.engine.rest import Json, Rest
 from rootlink.engine.state import State
 from rootlink.errors import Internal, NotFound, Unauthorized, Unavailable, envelope
+from rootlink.redaction import Redactor
 from rootlink.wire.engine import ENGINE_HEADER, KEY_HEADER, EngineConfig, Environment
 
 DRAIN_SECS = 2
@@ -47,9 +48,10 @@ log = structlog.get_logger(__name__)
 class Engine:
     """The parts of one engine, wired once."""
 
-    def __init__(self, config: EngineConfig, environ: Mapping[str, str], tasks: asyncio.TaskGroup) -> None:
+    def __init__(self, config: EngineConfig, environ: Mapping[str, str], redactor: Redactor, tasks: asyncio.TaskGroup) -> None:
         state_dir = Path(config.state_dir)
         self.config = config
+        self._redactor = redactor
         self.stopped = asyncio.Event()
         self.lease = Lease(time.monotonic)
         self.state = State(state_dir / "state.db")
@@ -88,6 +90,7 @@ class Engine:
         self._router = Router([*rest.routes(), *internal.routes()], default=_nothing_here)
 
     async def _environment(self, environment: Environment) -> list[str]:
+        self._redactor.learn(environment.secrets)
         self.outbound.update(environment.policy)
         self.functions.environment(environment.secrets)
         return await self.mounts.environment(environment.secrets)
@@ -154,11 +157,14 @@ def _socket(path: str) -> socket.socket:
     return listener
 
 
-async def serve(config: EngineConfig, *, environ: Mapping[str, str]) -> None:
-    """Run one engine until it is told to stop (`/internal/stop`, an agreed idle stop, SIGTERM). `environ` is the installer's."""
+async def serve(config: EngineConfig, *, environ: Mapping[str, str], redactor: Redactor) -> None:
+    """Run one engine until it is told to stop (`/internal/stop`, an agreed idle stop, SIGTERM).
+
+    `environ` is the package installer's; `redactor` is told of every secret this engine comes to hold.
+    """
     loop = asyncio.get_running_loop()
     async with asyncio.TaskGroup() as tasks:
-        engine = Engine(config, environ, tasks)
+        engine = Engine(config, environ, redactor, tasks)
         for sign in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(sign, engine.stopped.set)
         engine.installer.restore()

@@ -196,9 +196,7 @@ class Installer:
 
     # both
 
-    async def _mount(
-        self, ws: str, spec: MountSpec, row: ConnectionRow | None, progress: Callable[[str], None] | None
-    ) -> Mount:
+    async def _mount(self, ws: str, spec: MountSpec, row: ConnectionRow | None, progress: Callable[[str], None] | None) -> Mount:
         connection = row.id if row is not None else None
         mount = await self._mounts.add(ws, spec, connection=connection, progress=progress)
         self._state.put_mount(ws, spec, connection, mount.catalogue)

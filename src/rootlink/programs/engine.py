@@ -14,6 +14,7 @@ from rootlink.errors import Invalid
 from rootlink.programs import logs, prctl
 from rootlink.programs.orphans import reap_forgotten
 from rootlink.programs.settings import Settings
+from rootlink.redaction import Redactor
 from rootlink.wire.engine import EngineConfig
 
 
@@ -25,15 +26,16 @@ def main(settings: Settings) -> int:
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)  # no child inherits the pipe our secrets came through
     os.close(nothing)
-    logs.set_up("engine", settings.log_level, logs.Redaction([*config.secrets.values(), config.key]))
-    uvloop.run(_run(config, settings))
+    redactor = Redactor([*config.secrets.values(), config.key])
+    logs.set_up("engine", settings.log_level, redactor)
+    uvloop.run(_run(config, settings, redactor))
     return 0
 
 
-async def _run(config: EngineConfig, settings: Settings) -> None:
+async def _run(config: EngineConfig, settings: Settings, redactor: Redactor) -> None:
     reaping = asyncio.create_task(reap_forgotten())
     try:
-        await serve(config, environ=settings.environ)
+        await serve(config, environ=settings.environ, redactor=redactor)
     finally:
         reaping.cancel()
         await asyncio.gather(reaping, return_exceptions=True)

@@ -6,7 +6,6 @@ source.py       a body as one expression: what may trail it, and where it does n
 run.py          one run, as it is answered and kept
 ledger.py       functions, versions and runs in the engine's SQLite file
 environment.py  which secrets a body gets
-redaction.py    secret values out of logs and errors
 pool.py         workers: the one in use, the spare, who replaces whom
 processes.py    the zygote's and a worker's process, and the frames to it
 call.py         one call in flight: events in, answers out, one outcome

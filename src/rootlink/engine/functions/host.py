@@ -25,10 +25,10 @@ from rootlink.engine.functions.isolates.frames import WorkerLimits
 from rootlink.engine.functions.ledger import KEPT_RUNS, Ledger
 from rootlink.engine.functions.operations import Deliver, Operations, Outbound
 from rootlink.engine.functions.pool import Pool
-from rootlink.engine.functions.redaction import Redactor
 from rootlink.engine.functions.run import LogLine, Run, failed, timestamp
 from rootlink.engine.functions.source import HINT, check_size, complaint, readings
 from rootlink.errors import Invalid, NotFound, RateLimited, Unavailable
+from rootlink.redaction import Redactor
 from rootlink.wire.mounts import FunctionSpec
 
 __all__ = ["Deployed", "Function", "FunctionHost", "Run"]
@@ -215,7 +215,7 @@ class FunctionHost:
 
     def _keep(self, held: Held, run: Run) -> Run:
         """Without the secrets, and written down if the function is still there."""
-        hide = self._redactor.text
+        hide = self._redactor
         error = None if run.error is None else {key: hide(value) for key, value in run.error.items()}
         logs = [LogLine(line.level, hide(line.text), line.time) for line in run.logs]
         run = msgspec.structs.replace(run, error=error, logs=logs)

@@ -48,7 +48,7 @@ class Pool:
     async def check(self, held: Held) -> str:
         """V8's complaint about a source, empty when it compiles. Nothing of it is run. Raises Unavailable."""
         words = ""
-        for _ in (1, 2):  # the first worker may have ended for a neighbour's sake; compiling has no effect, so it may be repeated
+        for _ in range(3):  # a worker, and the spare, may end for a neighbour's sake; compiling has no effect, so it is repeated
             worker = await self._ready(held.handle)
             try:
                 async with asyncio.timeout(CHECK_SECS):

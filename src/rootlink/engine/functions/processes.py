@@ -33,6 +33,7 @@ START_SECS: Final = 30.0  # V8's first load from a cold disk takes seconds
 FORK_SECS: Final = 10.0
 ACKNOWLEDGE_SECS: Final = 2.0  # for a worker to answer a cancel; then it is taken for hung
 DRAIN_SECS: Final = 2.0  # for the calls left in a wedged worker
+BLAME_SECS: Final = 5.0
 _PROGRAM: Final = Path(__file__).parent / "isolates" / "zygote.py"
 _PID: Final = struct.Struct("<I")
 
@@ -150,6 +151,7 @@ class Worker(asyncio.Protocol):
         self._checks: dict[int, asyncio.Future[str]] = {}
         self._unacknowledged: dict[int, asyncio.TimerHandle] = {}
         self._draining: asyncio.TimerHandle | None = None
+        self._stopped: dict[int, float] = {}  # function → when one of its isolates had to be stopped
         self._frames: dict[int, Callable[[int, int, bytes], None]] = {
             FromWorker.DEFINED: self._checked,
             FromWorker.EVENTS: self._events,
@@ -258,14 +260,23 @@ class Worker(asyncio.Protocol):
         acknowledged = self._unacknowledged.pop(call, None)
         if acknowledged is not None:
             acknowledged.cancel()
+        ending = Ending(body.decode())
+        if ending is Ending.STOPPED:
+            self._stopped[function] = self._loop.time()
         found = self._calls.get(call)
         if found is not None and found[0].handle == function:
-            found[1].settle(outcome_of(Ending(body.decode()), found[0]))
+            found[1].settle(outcome_of(ending, found[0]))
 
     def _retire(self, function: int, call: int, body: bytes) -> None:
         if not self.retired:
             self._end({function} if function else set())
             self._draining = self._loop.call_later(DRAIN_SECS if self._calls or self._checks else 0, self.kill)
+
+    def _blamed(self) -> set[int]:
+        """Whose fault the end of the process may be: an isolate just stopped and not gone yet, else whatever was in flight."""
+        since = self._loop.time() - BLAME_SECS
+        stopped = {function for function, time in self._stopped.items() if time >= since}
+        return stopped or {held.handle for held, _ in self._calls.values()} | set(self._checks)
 
     def _end(self, blamed: set[int]) -> None:
         self.retired = True
@@ -307,7 +318,7 @@ class Worker(asyncio.Protocol):
         for timer in (*self._unacknowledged.values(), *([self._draining] if self._draining else [])):
             timer.cancel()
         if not self.retired:
-            self._end({held.handle for held, _ in self._calls.values()} | set(self._checks))
+            self._end(self._blamed())
         self._settle_all(failed("WorkerLost", LOST, status="killed"))
         for answer in self._checks.values():
             if not answer.done():
@@ -318,6 +329,7 @@ def outcome_of(ending: Ending, held: Held) -> Outcome:
     """What an isolate's end means for a call that was in it."""
     name, message = {
         Ending.CANCELLED: ("Cancelled", "the run was cancelled"),
+        Ending.STOPPED: ("Cancelled", "the run was cancelled"),
         Ending.CPU: ("CpuLimitError", f"the function used {held.cpu:g} s of CPU without a pause"),
         Ending.HEAP: ("MemoryLimitError", f"the function used more than its {held.memory_mb} MB of memory"),
         Ending.MEMORY: ("MemoryLimitError", "all functions together used too much memory, and this one had grown most"),

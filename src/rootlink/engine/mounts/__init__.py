@@ -6,5 +6,5 @@ listing.py      a server's lists read whole, within caps        era.py         t
 link.py         what a mount asks of a transport                exchange.py    who waits for which answer (no I/O)
 stdio.py  http.py  sse.py                                       the three transports
 launch.py  warden.py                                            how a child's process tree is spawned and ended
-lines.py  events.py  flood.py  clock.py  redaction.py           bytes → lines, bytes → SSE events, budget, time, secrets
+lines.py  events.py  flood.py  clock.py                         bytes → lines, bytes → SSE events, budget, time
 """

@@ -18,12 +18,12 @@ from rootlink.engine.mounts import spec as specs
 from rootlink.engine.mounts.http import HttpLink
 from rootlink.engine.mounts.launch import Launch, Wish
 from rootlink.engine.mounts.link import Link
-from rootlink.engine.mounts.redaction import Redactor
 from rootlink.engine.mounts.remote import Far
 from rootlink.engine.mounts.spec import Places, Values
 from rootlink.engine.mounts.sse import SseLink
 from rootlink.engine.mounts.stdio import StdioLink
 from rootlink.engine.outbound import Outbound
+from rootlink.redaction import Redactor
 from rootlink.wire.mounts import MountSpec
 
 _CREDENTIAL = re.compile(r"TOKEN|KEY|SECRET|PASS|CREDENTIAL|AUTH", re.IGNORECASE)  # in the name of a variable

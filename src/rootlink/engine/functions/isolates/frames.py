@@ -44,7 +44,8 @@ class FromWorker(IntEnum):
 class Ending(StrEnum):
     """Why an isolate was stopped with a call in it."""
 
-    CANCELLED = "cancelled"  # the engine asked (deadline, caller gone)
+    CANCELLED = "cancelled"  # the engine asked (deadline, caller gone) and the call let go
+    STOPPED = "stopped"  # it did not let go
     CPU = "cpu"
     HEAP = "heap"
     MEMORY = "memory"  # of the whole worker; this isolate had grown most

@@ -227,23 +227,24 @@ class Worker:
 
     def _place(self, function: int, call: int, act: Act) -> None:
         """Do `act` with the function's cell, or a spare one, now or when there is one."""
-        cell = self._homes.get(function) if function else None
-        if cell is not None and cell.cancels:  # it may be about to be killed: wait for what comes of it
+        if not self._placed(function, act):
             self._waiting.append((function, call, act))
-            return
+            self._wake()
+
+    def _placed(self, function: int, act: Act) -> bool:
+        cell = self._homes.get(function) if function else None
         if cell is None and self._spares:
             cell = self._spares.pop()
+            self._taken = time.monotonic()
             if function:
                 self._homes[function] = cell
                 cell.function = function
-            self._taken = time.monotonic()
-        if cell is None:
-            self._waiting.append((function, call, act))
-            self._wake()
-            return
+        if cell is None or cell.cancels:  # with a cancel open it may be about to be killed: wait for what comes of it
+            return False
         if function and not cell.bound:
             self._bind(cell)
         act(cell)
+        return True
 
     def _bind(self, cell: Cell) -> None:
         """Compile the function in its cell. The source starts on line 1, so the line numbers of errors are its author's."""
@@ -288,7 +289,7 @@ class Worker:
         frames = []
         for call in cell.calls:
             self._where.pop(call, None)
-            reason = Ending.CANCELLED if call in cell.cancels else Ending.NEIGHBOUR if ending is Ending.CANCELLED else ending
+            reason = Ending.STOPPED if call in cell.cancels else Ending.NEIGHBOUR if ending is Ending.STOPPED else ending
             frames.append(pack(FromWorker.ENDED, cell.function, call, reason.encode()))
         cell.calls.clear()
         return frames
@@ -352,7 +353,7 @@ class Worker:
         self._wakes.put(None)
 
     def _keep(self) -> None:
-        awake_until = 0.0
+        awake_until = time.monotonic() + STAY_AWAKE_SECS
         while True:
             self._asleep = time.monotonic() > awake_until
             with contextlib.suppress(queue.Empty):
@@ -372,10 +373,11 @@ class Worker:
         return bool(lacking or self._where or self._reaping or self._waiting) or any(cell.pending for cell in self._cells)
 
     def _place_waiting(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for function, call, act in waiting:
-            if not function or function in self._definitions:
-                self._place(function, call, act)
+        self._waiting = [
+            (function, call, act)
+            for function, call, act in self._waiting
+            if (not function or function in self._definitions) and not self._placed(function, act)
+        ]
 
     def _wants_spare(self) -> bool:
         """One at a time, and not while who took the last one is just starting in it, unless somebody waits."""
@@ -420,7 +422,7 @@ class Worker:
             if cell.calls and cell.isolate.outgrew():
                 frames += self._kill(cell, Ending.HEAP)
             elif cell.ignores_cancel(now):
-                frames += self._kill(cell, Ending.CANCELLED)
+                frames += self._kill(cell, Ending.STOPPED)
             elif cell.overran():
                 frames += self._kill(cell, Ending.CPU)
         for cell in [cell for cell in self._reaping if now > cell.due]:
