@@ -48,7 +48,7 @@ def build(
 ) -> Gateway:
     """`console` serves `/` and what is under `/console`; without one there is nothing there."""
     guesses = Guesses(settings, time.monotonic)
-    keys = KeyRing(store.keys, guesses, settings)
+    keys = KeyRing(store.keys, settings)
     engines = Engines(provisioner, settings.ensure_secs)
     operators = Operators(settings, guesses)
     plane = Plane(store, sealer, catalog, provisioner, engines, keys, operators, Errands(), settings)

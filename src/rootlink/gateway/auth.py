@@ -6,8 +6,9 @@
 Rule 1. Nothing kept here is a credential: keys, tokens and sessions are looked up by their BLAKE3 hash. A guess learns nothing
         from the time of a look-up of its own hash; digests that decide alone are compared in constant time all the same.
 Rule 2. The answer to a wrong credential is one and the same, whether it is malformed, unknown or revoked.
-Rule 3. A wrong credential costs its address a token of a small bucket; an empty bucket makes the answer 429. A right one is let
-        in whatever the bucket says, so nobody can lock the owner out by guessing.
+Rule 3. A wrong token at a sign-in costs its address a token of a small bucket; an empty bucket makes the answer 429. A right one
+        is let in whatever the bucket says, so nobody can lock the owner out by guessing. Bearers are 256 random bits: there
+        a limit would keep nobody from guessing and only break rule 2.
 Rule 4. A revoked key is refused at once: this process forgets what it remembers of keys, and remembers a second at most anyway.
         Streams that were opened with it end.
 Rule 5. What a cookie may change must be asked by a page of ours: `Sec-Fetch-Site: same-origin`, or an Origin equal to the Host.
@@ -77,23 +78,22 @@ class Guesses:
 class KeyRing:
     """Project keys, found in the store and remembered for a moment."""
 
-    def __init__(self, keys: Keys, guesses: Guesses, settings: GatewaySettings, clock: Clock = time.monotonic) -> None:
+    def __init__(self, keys: Keys, settings: GatewaySettings, clock: Clock = time.monotonic) -> None:
         self._keys = keys
-        self._guesses = guesses
         self._keep = settings.key_cache_secs
         self._clock = clock
         self._known: dict[bytes, tuple[Key, float]] = {}
         self.dropped: Callable[[KeyTest], None] = lambda test: None  # told of every drop; the relay's, to end streams
         self._drops = 0  # grows with `drop`, so that a look-up begun before it is not remembered after it
 
-    async def holder(self, scope: Scope, head: Head) -> Key:
-        """The key a request carries. Raises `Unauthorized`, `RateLimited`."""
+    async def holder(self, head: Head) -> Key:
+        """The key a request carries. Raises `Unauthorized`."""
         if head.authorization is None:
             raise Unauthorized("A project key is needed: send Authorization: Bearer rl_sk_…")
         match = _KEY.match(head.authorization)
         key = await self._find(digest(match[1])) if match else None
         if key is None:
-            raise self._guesses.refuse(scope, "This project key is not valid")
+            raise Unauthorized("This project key is not valid")
         return key
 
     def drop(self, test: KeyTest) -> None:
@@ -142,9 +142,9 @@ class Operators:
         self.cookie = "__Host-rootlink_session" if settings.secure_cookies else "rootlink_session"
 
     def operator(self, scope: Scope, head: Head) -> Operator:
-        """Who a request to `/v1` comes from. Raises `Unauthorized`, `RateLimited`, and `Forbidden` for rule 5."""
+        """Who a request to `/v1` comes from. Raises `Unauthorized`, and `Forbidden` for rule 5."""
         if head.authorization is not None:
-            return self._by_token(scope, head.authorization)
+            return self._by_token(head.authorization)
         token = self._cookie_of(head)
         if token is None:
             raise Unauthorized("Sign in, or send the admin token: Authorization: Bearer …")
@@ -182,10 +182,10 @@ class Operators:
         self._links[digest(token)] = self._clock() + self._link_secs
         return token, int(self._link_secs)
 
-    def _by_token(self, scope: Scope, authorization: bytes) -> Operator:
+    def _by_token(self, authorization: bytes) -> Operator:
         match = _BEARER.match(authorization)
         if match is None or not hmac.compare_digest(digest(match[1]), self._admin):
-            raise self._guesses.refuse(scope, "This token is not valid here")
+            raise Unauthorized("This token is not valid here")
         return Operator("admin")
 
     def _by_session(self, scope: Scope, head: Head, token: str) -> Operator:
@@ -193,7 +193,7 @@ class Operators:
         left = self._sessions.get(hash, 0.0) - self._clock()
         if left <= 0:
             self._sessions.pop(hash, None)
-            raise self._guesses.refuse(scope, "This session has ended; sign in again")
+            raise Unauthorized("This session has ended; sign in again")
         if scope["method"] not in READS:
             _same_origin(scope, head, secure=self._secure)
         return Operator("session", hash, int(left))

@@ -68,7 +68,7 @@ class Relay:
         """`scope["rootlink.head"]` is the guard's `Head`. Raises the errors of `rootlink.errors`, and `Gone`."""
         began = time.perf_counter()
         head: Head = scope["rootlink.head"]
-        key = await self._keys.holder(scope, head)
+        key = await self._keys.holder(head)
         self._buckets.spend(key.id, "requests with this key")
         call = Relayed(scope, head, key, self._settings.write_secs)
         call.check_method()
