@@ -48,7 +48,7 @@ class Call:
 
     @property
     def actor(self) -> str:
-        return self.operator.actor if self.operator else "anonymous"
+        return self.operator.actor if self.operator else "session"  # all an open route can change is to begin one
 
     def query(self, name: str) -> str | None:
         return self.request.query_params.get(name)
