@@ -27,7 +27,7 @@ class GatewaySettings:
 
     key_rate: float = 200.0  # requests a second for each project key, once its burst is used up
     key_burst: float = 2000.0
-    guess_rate: float = 5 / 60  # refused credentials a second for each address …
+    guess_rate: float = 5 / 60  # refused sign-ins a second for each address …
     guess_burst: float = 5.0  # … so at most 10 in any minute
     key_cache_secs: float = 1.0  # how long another process's revocation may go unseen
     session_secs: float = 12 * 3600.0

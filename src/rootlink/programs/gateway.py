@@ -12,7 +12,8 @@ from pathlib import Path
 
 import uvloop
 
-from rootlink import catalog
+from rootlink import __version__, catalog
+from rootlink.console import app as console
 from rootlink.errors import Unavailable
 from rootlink.gateway.app import build
 from rootlink.gateway.provisioner import ProvisionerClient
@@ -41,7 +42,8 @@ def main(settings: Settings, listener: socket.socket | None = None) -> int:
     store = Store.open(settings.store_url)
     provisioner = ProvisionerClient(str(settings.provisioner_socket))
     try:
-        gateway = build(store, sealer, catalog.load(), provisioner, _settings(settings, sock, token))
+        page = console.build(url_of(sock), __version__)
+        gateway = build(store, sealer, catalog.load(), provisioner, _settings(settings, sock, token), console=page)
 
         async def run() -> None:
             stop = asyncio.Event()

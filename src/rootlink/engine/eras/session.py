@@ -81,9 +81,15 @@ class Sessions:
         session = self._live.get(id)
         if session is None:
             row = self._state.session(id)
-            session = self._keep(Session(row)) if row is not None and row.principal == caller.principal else None
+            session = self._revive(row) if row is not None and row.principal == caller.principal else None
         if session is None or (session.principal, session.ws) != (caller.principal, caller.ws):
             return None
+        return session
+
+    def _revive(self, row: SessionRow) -> Session:
+        """What changed while nobody was there is not known, so its next stream begins with a notice."""
+        session = self._keep(Session(row))
+        session.pending.add("tools")
         return session
 
     def close(self, session: Session) -> None:
