@@ -269,7 +269,7 @@ async def test_a_disconnect_undoes_it_all(instance: Instance) -> None:
     instance.provisioner.script = [done("a")]
     await instance.data("POST", C, RESEND)
     gone = await instance.data("DELETE", f"{C}/resend")
-    assert (gone["name"], gone["state"]) == ("resend", "removing")
+    assert (gone["name"], gone["state"]) == ("resend", "removed")
     assert await instance.data("GET", C) == []
     assert _vault(instance) == {}
     assert await instance.data("GET", f"{P}/egress") == []

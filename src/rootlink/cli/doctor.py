@@ -29,6 +29,7 @@ from rootlink.cli.options import command, group
 from rootlink.cli.screen import clean, emit, say, table
 from rootlink.cli.session import Session
 from rootlink.errors import RootlinkError
+from rootlink.programs.record import Record
 
 app = group()
 
@@ -50,13 +51,20 @@ class Finding(NamedTuple):
 def doctor(session: Session) -> None:
     """What is in force and from where, and what is not well."""
     findings = [check(session) for check in CHECKS]
-    settings = session.settings.shown()
+    settings = _in_force(session)
     if session.json:
         emit({"checks": [finding._asdict() for finding in findings], "settings": settings})
     else:
         _show(findings, settings)
     if any(finding.state == "fail" for finding in findings):
         raise typer.Exit(FAILED)
+
+
+def _in_force(session: Session) -> dict[str, dict[str, Any]]:
+    """The settings the running gateway was started with; those of this command line when none runs."""
+    record = Record(session.settings.run_dir / "gateway.json")
+    shown = record.read().get("settings") if record.process() is not None else None
+    return shown if isinstance(shown, dict) else session.settings.shown()
 
 
 def _show(findings: list[Finding], settings: dict[str, dict[str, Any]]) -> None:
@@ -111,8 +119,9 @@ def _instance(session: Session) -> Finding:
 
 
 def _port(session: Session) -> Finding:
+    if session.running is not None:
+        return Finding("port", "ok", f"{urlsplit(session.running.api).netloc}, held by the running instance")
     host, port = session.settings.host, session.settings.port
-    running = urlsplit(session.running.api).port if session.running is not None else None
     if port == 0:
         return Finding("port", "ok", "a free one is picked at start")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -121,8 +130,6 @@ def _port(session: Session) -> Finding:
         try:
             probe.bind((host, port))
         except OSError as error:
-            if port == running:
-                return Finding("port", "ok", f"{host}:{port}, held by the running instance")
             return Finding("port", "warn", f"{host}:{port} cannot be had: {error.strerror}", "choose another with --port, or 0")
     return Finding("port", "ok", f"{host}:{port} is free")
 

@@ -34,7 +34,7 @@ def mount_view(mount: Mount) -> dict[str, Any]:
         "state": mount.state,
         "tool_count": len(mount.catalogue.tools),
         "error": mount.error,
-        "connection": mount.connection,
+        "connection": mount.name if mount.connection else None,  # a connection's mount bears its name
     }
 
 

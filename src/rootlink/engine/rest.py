@@ -120,7 +120,9 @@ class Rest:
         name = request.path_params["tool"]
         if name not in self._dispatch.view(caller.ws).targets:
             raise NotFound(f"no tool {name[:200]!r} in workspace {caller.ws!r}; see: rootlink tools")
-        params = {"name": name, "arguments": {} if arguments is None else arguments}
+        if arguments is not None and not isinstance(arguments, dict):
+            raise Invalid("`arguments` must be an object")
+        params = {"name": name, "arguments": arguments or {}}
         try:
             return msgspec.json.decode(await self._dispatch.handle(caller, "tools/call", params))
         except RpcError as error:

@@ -20,12 +20,12 @@ from starlette.routing import Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rootlink.catalog import Catalog
-from rootlink.errors import Internal, RootlinkError
+from rootlink.errors import Internal, RootlinkError, TooLarge
 from rootlink.gateway import health, incidents, openapi, v1
 from rootlink.gateway.answers import Gone, Refusal
 from rootlink.gateway.auth import Guesses, KeyRing, Operators
 from rootlink.gateway.engines import Engines
-from rootlink.gateway.guard import Guard
+from rootlink.gateway.guard import Guard, drained
 from rootlink.gateway.metrics import Metrics
 from rootlink.gateway.plane import Errands, Plane
 from rootlink.gateway.protocol import abort_of
@@ -152,9 +152,25 @@ class Exchange:
             ]
         await self._send(message)
 
+    def _lingering(self, receive: Receive) -> Send:
+        """Sends the answer whole and only then, before the connection may close, takes in what still arrives: many clients write
+        all of their body before they read, and would see a reset instead of a 413."""
+
+        async def send(message: Message) -> None:
+            if message["type"] != "http.response.body":
+                await self.send(message)
+                return
+            await self.send({**message, "more_body": True})
+            await drained(receive)
+            await self.send({"type": "http.response.body", "body": b""})
+
+        return send
+
     async def refuse(self, error: RootlinkError, receive: Receive) -> None:
         if not self.status:
-            await Refusal(error, self.id)(self._scope, receive, self.send)
+            await Refusal(error, self.id)(
+                self._scope, receive, self._lingering(receive) if isinstance(error, TooLarge) else self.send
+            )
             return
         abort = abort_of(self._scope)  # half an answer is out; only the end of the connection can say that it is not whole
         if abort is not None:

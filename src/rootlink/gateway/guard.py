@@ -15,6 +15,7 @@ httptools refuses CL with TE, two lengths, folded headers and broken chunks, but
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -24,6 +25,7 @@ from starlette.types import Receive, Scope
 from rootlink.errors import Forbidden, Invalid, TooLarge
 from rootlink.gateway.answers import Gone
 
+DRAIN_BYTES, DRAIN_SECS = 64 << 20, 5.0  # of a body that is refused already
 MOST_HEADERS = 64
 MOST_HEADER_BYTES = 16 * 1024
 
@@ -140,6 +142,18 @@ async def read_body(receive: Receive, head: Head, most: int, within: float) -> b
     if not message.get("more_body"):
         return _fitting(body, most)
     return await _read_rest(receive, body, most, within)
+
+
+async def drained(receive: Receive) -> None:
+    """What is left of a body, thrown away: at most `DRAIN_BYTES` in `DRAIN_SECS`."""
+    left = DRAIN_BYTES
+    with contextlib.suppress(Invalid, Gone):
+        deadline = asyncio.get_running_loop().time() + DRAIN_SECS
+        while left > 0:
+            message = await _receive(receive, deadline - asyncio.get_running_loop().time())
+            left -= len(message.get("body", b""))
+            if not message.get("more_body", False):
+                return
 
 
 async def _read_rest(receive: Receive, first: bytes, most: int, within: float) -> bytes:

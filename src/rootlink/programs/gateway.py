@@ -51,7 +51,7 @@ def main(settings: Settings, listener: socket.socket | None = None) -> int:
                 asyncio.get_running_loop().add_signal_handler(number, stop.set)
             await serve(gateway, sock, stop=stop)
 
-        with Record(settings.run_dir / "gateway.json").kept(landlock=locked, url=url_of(sock)):
+        with Record(settings.run_dir / "gateway.json").kept(landlock=locked, url=url_of(sock), settings=settings.shown()):
             uvloop.run(run())
     finally:
         store.close()

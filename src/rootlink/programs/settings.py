@@ -61,6 +61,8 @@ def _file(value: Value) -> str:
     path = Path(_text(value)).expanduser().absolute()
     if not path.is_file():
         raise ValueError(f"must be an existing file; there is none at {path}")
+    if b"-----BEGIN CERTIFICATE-----" not in path.read_bytes():
+        raise ValueError(f"must hold certificates in PEM form; {path} holds none")
     return str(path)
 
 
@@ -340,7 +342,8 @@ def _parsed(setting: Setting, raw: Value, source: str) -> Any:
     try:
         return setting.parse(raw)
     except ValueError as error:
-        shown = "" if setting.secret else f" {str(raw)[:100]!r}"
+        said = ", ".join(map(str, raw)) if isinstance(raw, list | tuple) else str(raw)
+        shown = "" if setting.secret else f" {said[:100]!r}"
         raise Invalid(f"{source}: {setting.name}{shown} {error}") from None
 
 
@@ -349,6 +352,8 @@ def _toml(path: Path) -> dict[str, Value]:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return {}
+    except NotADirectoryError:
+        raise Invalid(f"the home {path.parent} is not a directory; choose another with --home") from None
     except (OSError, UnicodeDecodeError) as error:
         raise Invalid(f"{path} can't be read: {error}") from None
     try:

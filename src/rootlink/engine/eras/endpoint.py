@@ -20,13 +20,13 @@ from rootlink import names
 from rootlink.engine.changes import Changes
 from rootlink.engine.dispatch import Caller, Dispatch
 from rootlink.engine.eras import frames, stateless
-from rootlink.engine.eras.session import Session, Sessions
+from rootlink.engine.eras.session import VERSIONS, Session, Sessions
 from rootlink.engine.eras.stateless import Stateless
 from rootlink.engine.eras.stream import EventStream, event
 from rootlink.engine.lease import Lease
 from rootlink.engine.rpc import RpcError
 from rootlink.engine.state import State
-from rootlink.errors import Invalid, NotFound, RootlinkError, TooLarge, envelope
+from rootlink.errors import NotFound, RootlinkError, TooLarge, envelope
 from rootlink.wire.engine import PRINCIPAL_HEADER, SCOPES_HEADER
 
 MAX_BODY = 8 << 20
@@ -183,6 +183,9 @@ class McpEndpoint:
         session = self.sessions.find(caller, id)
         if session is None:
             raise NotFound("no such session; send initialize again")
+        version = headers.get("mcp-protocol-version")
+        if version is not None and version not in VERSIONS:
+            raise RpcError(frames.INVALID_REQUEST, f"Bad Request: unsupported protocol version; this server speaks {VERSIONS}")
         return session
 
     # GET, DELETE
@@ -276,7 +279,7 @@ def _split(path: str) -> tuple[str, str]:
     ws = parts.pop(0) if parts and parts[0] != "sse" else "main"
     rest = "/".join(parts)
     if rest not in ("", "sse", "sse/messages"):
-        raise Invalid(f"nothing is served under {path[:200]}; MCP is at /mcp, /mcp/WORKSPACE, /mcp/sse and /mcp/WORKSPACE/sse")
+        raise NotFound(f"nothing is served under {path[:200]}; MCP is at /mcp, /mcp/WORKSPACE, /mcp/sse and /mcp/WORKSPACE/sse")
     return ws, rest
 
 

@@ -38,17 +38,24 @@ async def one(call: Call) -> ConnectionView:
 
 
 async def disconnect(call: Call) -> ConnectionView:
-    """The row says `removing` until the engine has let go; if that can't be done now, the reconciler does it later."""
+    """The row says `removing` until the engine has let go; if that can't be done now, the reconciler does it later.
+
+    The answer is the connection as it was, its state `removed`, nothing of it left.
+    """
     connection = await _named(call)
     gone = await stored(call.plane.store.connections.mark_removing, connection.id, actor=call.actor)
     await call.plane.provisioner.remove(connection.id, call.plane.settings.install_secs)
-    return view(gone)
+    return view(msgspec.structs.replace(gone, state="removed", tools=[], steps=[]))
 
 
 async def _named(call: Call) -> Connection:
-    project = await call.project()
-    workspace = call.query("workspace") or call.query("ws") or "main"
-    return await stored(call.plane.store.connections.get, project.id, call.params["name"], workspace)
+    """By name; where several workspaces have one of that name, `?workspace=` or else `main` decides."""
+    project, name = await call.project(), call.params["name"]
+    workspace = call.query("workspace") or call.query("ws")
+    if workspace is None:
+        named = [one for one in await stored(call.plane.store.connections.list, project.id) if one.name == name]
+        workspace = named[0].workspace if len(named) == 1 else "main"
+    return await stored(call.plane.store.connections.get, project.id, name, workspace)
 
 
 async def _told(saga: Saga, request_id: str) -> AsyncIterator[bytes]:
@@ -82,7 +89,7 @@ def _event(name: str, data: Any) -> bytes:
     return b"event: " + name.encode() + b"\ndata: " + msgspec.json.encode(data) + b"\n\n"
 
 
-_WHERE = {"workspace": "main when not given"}
+_WHERE = {"workspace": "needed when several workspaces have a connection of this name"}
 
 ROUTES = [
     Route("GET", "/v1/projects/{p}/connections", every, "List connections", answer=list[ConnectionView]),

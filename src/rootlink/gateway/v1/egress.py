@@ -25,7 +25,8 @@ class RuleView(msgspec.Struct):
 
 async def every(call: Call) -> list[RuleView]:
     project = await call.project()
-    return [_view(rule) for rule in await stored(call.plane.store.egress.list, project.id)]
+    names = await _sources(call, project.id)
+    return [_view(rule, names) for rule in await stored(call.plane.store.egress.list, project.id)]
 
 
 async def allow(call: Call) -> RuleView:
@@ -33,15 +34,16 @@ async def allow(call: Call) -> RuleView:
     rule = await stored(call.plane.store.egress.add, project.id, str(hosts.rule(call.body.domain)))
     await call.note(project.id, "egress.allow", rule.domain)
     await call.plane.refresh(project.id)
-    return _view(rule)
+    return _view(rule, {})
 
 
 async def remove(call: Call) -> list[RuleView]:
     project = await call.project()
+    names = await _sources(call, project.id)
     gone = await stored(call.plane.store.egress.remove, project.id, str(hosts.rule(call.params["domain"])))
     await call.note(project.id, "egress.remove", gone[0].domain)
     await call.plane.refresh(project.id)
-    return [_view(rule) for rule in gone]
+    return [_view(rule, names) for rule in gone]
 
 
 async def decisions(call: Call) -> list[Decision]:
@@ -56,8 +58,14 @@ async def decisions(call: Call) -> list[Decision]:
     return await stored(call.plane.store.decisions.list, project.id, verdict)  # type: ignore[arg-type]
 
 
-def _view(rule: AllowRule) -> RuleView:
-    return RuleView(rule.domain, rule.source, rule.created_at)
+async def _sources(call: Call, project: str) -> dict[str, str]:
+    """How a source is shown: `connection:<name>`, not the id that is stored."""
+    connections = await stored(call.plane.store.connections.list, project)
+    return {f"connection:{connection.id}": f"connection:{connection.name}" for connection in connections}
+
+
+def _view(rule: AllowRule, sources: dict[str, str]) -> RuleView:
+    return RuleView(rule.domain, sources.get(rule.source, rule.source), rule.created_at)
 
 
 ROUTES = [
