@@ -14,12 +14,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from urllib.parse import quote, quote_plus
 
 SHORTEST = 5  # characters
+LINE = 8  # characters of a line of a value that are a secret by themselves
 MARK = "[secret]"
 
 
 def forms(value: str) -> Iterator[str]:
-    """Every spelling of `value` that must not appear, those too short to be told from ordinary text left out."""
-    return (form for form in _forms(value) if len(form) >= SHORTEST)
+    """Every spelling of `value` that must not appear, in lower case; those too short to be told from ordinary text left out.
+
+    Of a value of several lines (a private key) also each line, for text is often seen line by line.
+    """
+    lines = [line.strip() for line in value.splitlines()] if "\n" in value else []
+    for part in (value, *(line for line in lines if len(line) >= LINE)):
+        yield from (form.lower() for form in _forms(part) if len(form) >= SHORTEST)
 
 
 def _forms(value: str) -> Iterator[str]:
@@ -52,8 +58,8 @@ class Redactor:
                 self._marks.setdefault(form, f"[secret {name}]" if name else MARK)
         if len(self._marks) > before:
             longest_first = sorted(self._marks, key=len, reverse=True)
-            self._pattern = re.compile("|".join(map(re.escape, longest_first)))
+            self._pattern = re.compile("|".join(map(re.escape, longest_first)), re.IGNORECASE)
 
     def __call__(self, text: str) -> str:
-        """`text` without them; costs nothing when there are none."""
-        return self._pattern.sub(lambda found: self._marks[found.group()], text) if self._pattern else text
+        """`text` without them, whatever the case; costs nothing when there are none."""
+        return self._pattern.sub(lambda found: self._marks.get(found.group().lower(), MARK), text) if self._pattern else text

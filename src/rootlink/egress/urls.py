@@ -18,6 +18,7 @@ from rootlink.errors import Invalid
 if TYPE_CHECKING:
     from yarl import URL
 
+MOST = 8192  # characters
 SCHEMES = ("http", "https")
 _SHAPE = re.compile(
     r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://"
@@ -47,6 +48,8 @@ class Target:
 def read(text: str) -> Target | Decision:
     """The target an absolute http(s) URL names, or the refusal (reasons `bad_url`, `scheme`, `bad_host`, `port`). The URL itself
     is never in the refusal's message: it may carry a secret."""
+    if len(text) > MOST:
+        return denied("bad_url", "", 0, f"the URL is longer than {MOST} characters")
     shape = _SHAPE.match(text) if not _CONTROL.search(text) else None
     if shape is None:
         return denied("bad_url", "", 0, f"the URL does not plainly name one host; {_PLAIN}")

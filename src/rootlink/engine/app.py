@@ -41,6 +41,7 @@ from rootlink.redaction import Redactor
 from rootlink.wire.engine import ENGINE_HEADER, KEY_HEADER, EngineConfig, Environment
 
 DRAIN_SECS = 2
+RESTART_SECS = 3.0  # an answer to new secrets waits so long for mounts to be back; the policy is in force before it
 
 log = structlog.get_logger(__name__)
 
@@ -51,12 +52,12 @@ class Engine:
     def __init__(self, config: EngineConfig, environ: Mapping[str, str], redactor: Redactor, tasks: asyncio.TaskGroup) -> None:
         state_dir = Path(config.state_dir)
         self.config = config
-        self._redactor = redactor
+        self._redactor, self._tasks = redactor, tasks
         self.stopped = asyncio.Event()
         self.lease = Lease(time.monotonic)
         self.state = State(state_dir / "state.db")
         self.state.forget_old_sessions()
-        self.decisions = Decisions()
+        self.decisions = Decisions(redactor)
         self.outbound = Outbound(config.policy, self.decisions.record)
         self.packages = Packages(Path(config.store_dir), environ=environ)
         self.changes = Changes()
@@ -71,8 +72,8 @@ class Engine:
             on_change=lambda ws, kinds: self.installer.changed(ws, kinds),
         )
         self.functions = FunctionHost(self.state.db, self.outbound, config.secrets)
-        self.installer = Installer(self.mounts, self.functions, self.state, self.changes)
-        self.dispatch = Dispatch(self.mounts, self.functions, EngineTools(self.installer, config.catalog))
+        self.installer = Installer(self.mounts, self.functions, self.state, self.changes, redactor)
+        self.dispatch = Dispatch(self.mounts, self.functions, EngineTools(self.installer, config.catalog, redactor), redactor)
         self.mcp = McpEndpoint(self.dispatch, self.state, self.changes, self.lease)
         self.changes.before = self.dispatch.forget
         internal = InternalApi(
@@ -85,15 +86,25 @@ class Engine:
             stop=self.stopped.set,
             environment=self._environment,
             tasks=tasks,
+            redact=redactor,
         )
-        rest = Rest(self.mounts, self.functions, self.installer, self.dispatch)
+        rest = Rest(self.mounts, self.functions, self.installer, self.dispatch, redactor)
         self._router = Router([*rest.routes(), *internal.routes()], default=_nothing_here)
 
     async def _environment(self, environment: Environment) -> list[str]:
         self._redactor.learn(environment.secrets)
         self.outbound.update(environment.policy)
         self.functions.environment(environment.secrets)
-        return await self.mounts.environment(environment.secrets)
+        restarting = self._tasks.create_task(self._restart(environment.secrets))
+        await asyncio.wait({restarting}, timeout=RESTART_SECS)
+        return restarting.result() if restarting.done() else []
+
+    async def _restart(self, secrets: Mapping[str, str]) -> list[str]:
+        try:
+            return await self.mounts.environment(secrets)
+        except Exception:
+            log.exception("mounts did not restart")
+            return []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import msgspec
 
@@ -15,17 +16,19 @@ MAX_KEPT = 1000
 class Decisions:
     """Only refusals are kept. Past 1,000 different ones the oldest goes: a flood of names must not fill memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, redact: Callable[[str], str]) -> None:
+        self._redact = redact
         self._kept: dict[tuple[str, str, int, str], Decision] = {}
 
     def record(self, connection: str, verdict: Verdict) -> None:
-        if verdict.verdict != "denied":
+        if verdict.verdict != "denied" or not verdict.host:  # what names no host is a mistake, not an attempt
             return
-        key = (connection, verdict.host, verdict.port, verdict.reason)
+        host = self._redact(verdict.host)  # a name can be made of a secret
+        key = (connection, host, verdict.port, verdict.reason)
         known = self._kept.pop(key, None)
         while len(self._kept) >= MAX_KEPT:
             del self._kept[next(iter(self._kept))]
-        fresh = Decision(time.time(), connection, verdict.host, verdict.port, "denied", verdict.reason)
+        fresh = Decision(time.time(), connection, host, verdict.port, "denied", verdict.reason)
         self._kept[key] = fresh if known is None else msgspec.structs.replace(fresh, count=known.count + 1)
 
     def hand_over(self) -> list[Decision]:

@@ -70,8 +70,8 @@ def run_result(run: Run) -> dict[str, Any]:
 class Dispatch:
     """One engine's answers. Views are cached until `forget(ws)`."""
 
-    def __init__(self, mounts: Mounts, functions: FunctionHost, own: OwnTools) -> None:
-        self._mounts, self._functions, self._own = mounts, functions, own
+    def __init__(self, mounts: Mounts, functions: FunctionHost, own: OwnTools, redact: Callable[[str], str]) -> None:
+        self._mounts, self._functions, self._own, self._redact = mounts, functions, own, redact
         self._views: dict[str, View] = {}
         self._methods: dict[str, Callable[[Caller, Params, Progress | None], Awaitable[msgspec.Raw]]] = {
             "ping": self._ping,
@@ -104,7 +104,9 @@ class Dispatch:
             return await act(caller, params, progress)
         except RootlinkError as error:
             answer = rpc_error(error)
-            raise RpcError(answer["code"], answer["message"], answer["data"]) from error
+            raise RpcError(answer["code"], self._redact(error.message), answer["data"]) from error
+        except RpcError as error:  # a server's own words
+            raise RpcError(error.code, self._redact(error.message), error.data) from error.__cause__
 
     def capabilities(self) -> dict[str, Any]:
         """The same for every workspace and moment: what is mounted later must not need a new handshake."""

@@ -14,8 +14,10 @@ from typing import Any, Literal
 import msgspec
 import structlog
 
+from rootlink import shapes
 from rootlink.engine.changes import Changes
 from rootlink.engine.functions.host import Deployed, FunctionHost
+from rootlink.engine.mounts.listing import Catalogue
 from rootlink.engine.mounts.mount import Mount
 from rootlink.engine.mounts.supervisor import Mounts
 from rootlink.engine.state import ConnectionRow, State
@@ -25,17 +27,7 @@ from rootlink.wire.mounts import Actual, Desired, FunctionSpec, MountSpec, Step,
 
 log = structlog.get_logger(__name__)
 
-
-def mount_view(mount: Mount) -> dict[str, Any]:
-    """One item of GET …/mcp-servers (CONTRACT §3)."""
-    return {
-        "name": mount.name,
-        "transport": mount.spec.transport,
-        "state": mount.state,
-        "tool_count": len(mount.catalogue.tools),
-        "error": mount.error,
-        "connection": mount.name if mount.connection else None,  # a connection's mount bears its name
-    }
+Redact = Callable[[str], str]
 
 
 def kinds_of(mount: Mount) -> set[str]:
@@ -52,12 +44,13 @@ def decode_spec(body: object) -> MountSpec:
     try:
         return msgspec.convert(body, MountSpec)
     except msgspec.ValidationError as error:
-        raise Invalid(f"this server can't be mounted: {error}") from None
+        raise Invalid(f"this server can't be mounted: {shapes.words(str(error))}") from None
 
 
 class Installer:
-    def __init__(self, mounts: Mounts, functions: FunctionHost, state: State, changes: Changes) -> None:
+    def __init__(self, mounts: Mounts, functions: FunctionHost, state: State, changes: Changes, redact: Redact) -> None:
         self._mounts, self._functions, self._state, self._changes = mounts, functions, state, changes
+        self._redact = redact
         self._turn = asyncio.Lock()  # of connections: two wishes of one connection must not meet half way
 
     # servers a person or an AI installs
@@ -85,7 +78,18 @@ class Installer:
         return {"removed": True, "server_count": len(self._mounts.list(ws)), "tools_list_changed_notified": told}
 
     def servers(self, ws: str) -> list[dict[str, Any]]:
-        return [mount_view(mount) for mount in self._mounts.list(ws)]
+        return [self.view(mount) for mount in self._mounts.list(ws)]
+
+    def view(self, mount: Mount) -> dict[str, Any]:
+        """One item of GET …/mcp-servers (CONTRACT §3)."""
+        return {
+            "name": mount.name,
+            "transport": mount.spec.transport,
+            "state": mount.state,
+            "tool_count": len(mount.catalogue.tools),
+            "error": self._redact(mount.error) if mount.error else None,
+            "connection": mount.name if mount.connection else None,  # a connection's mount bears its name
+        }
 
     # functions
 
@@ -137,8 +141,9 @@ class Installer:
             async with self._turn:
                 actual = await self._hold(desired, progress)
         except RootlinkError as error:
-            emit(InstallEvent(step=Step(step, "failed", error.message)))
-            emit(InstallEvent(failed={"code": error.code, "message": error.message}))
+            words = self._redact(error.message)
+            emit(InstallEvent(step=Step(step, "failed", words)))
+            emit(InstallEvent(failed={"code": error.code, "message": words}))
         except Exception:
             log.exception("install broke", connection=desired.id)
             emit(InstallEvent(failed={"code": "internal", "message": "Internal error; see the engine's log"}))
@@ -199,10 +204,14 @@ class Installer:
     async def _mount(self, ws: str, spec: MountSpec, row: ConnectionRow | None, progress: Callable[[str], None] | None) -> Mount:
         connection = row.id if row is not None else None
         mount = await self._mounts.add(ws, spec, connection=connection, progress=progress)
-        self._state.put_mount(ws, spec, connection, mount.catalogue)
+        self._state.put_mount(ws, spec, connection, self._kept(mount.catalogue))
         if row is not None:
             self._state.put_connection(row)
         return mount
+
+    def _kept(self, catalogue: Catalogue) -> Catalogue:
+        """As it is written down: a server may have put a secret into a description."""
+        return msgspec.json.decode(self._redact(msgspec.json.encode(catalogue).decode()), type=Catalogue)
 
     async def _unmount(self, ws: str, name: str, *, forget: bool) -> None:
         self._state.drop_mount(ws, name)
@@ -216,5 +225,5 @@ class Installer:
     def changed(self, ws: str, kinds: set[str]) -> None:
         """A mounted server's lists changed: keep them for the next start, tell the clients."""
         for mount in self._mounts.list(ws):
-            self._state.put_catalogue(ws, mount.name, mount.catalogue)
+            self._state.put_catalogue(ws, mount.name, self._kept(mount.catalogue))
         self._changes.publish(ws, kinds)

@@ -13,9 +13,10 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from rootlink import shapes
 from rootlink.engine.decisions import Decisions
 from rootlink.engine.functions.host import FunctionHost
-from rootlink.engine.installer import Installer
+from rootlink.engine.installer import Installer, Redact
 from rootlink.engine.lease import Lease
 from rootlink.engine.mounts.supervisor import Mounts
 from rootlink.engine.rest import body_of, ok, refused
@@ -41,10 +42,11 @@ class Internal:
         stop: Callable[[], None],
         environment: Callable[[Environment], Awaitable[list[str]]],
         tasks: asyncio.TaskGroup,
+        redact: Redact,
     ) -> None:
         self._config, self._mounts, self._functions, self._installer = config, mounts, functions, installer
         self._decisions, self._lease, self._stop, self._environment = decisions, lease, stop, environment
-        self._tasks = tasks
+        self._tasks, self._redact = tasks, redact
 
     def routes(self) -> list[Route]:
         table: list[tuple[str, str, Callable[[Request], Awaitable[Response]]]] = [
@@ -57,7 +59,16 @@ class Internal:
             ("DELETE", "/connections/{id}", self.release),
             ("POST", "/decisions", self.decisions),
         ]
-        return [Route("/internal" + path, _enveloped(act), methods=[method]) for method, path, act in table]
+        return [Route("/internal" + path, self._enveloped(act), methods=[method]) for method, path, act in table]
+
+    def _enveloped(self, act: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+        async def endpoint(request: Request) -> Response:
+            try:
+                return await act(request)
+            except RootlinkError as error:
+                return refused(error, self._redact)
+
+        return endpoint
 
     async def status(self, request: Request) -> Response:
         return ok(
@@ -126,17 +137,7 @@ async def _decoded(request: Request, shape: type[T]) -> T:
     try:
         return msgspec.convert(await body_of(request), shape)
     except msgspec.ValidationError as error:
-        raise Invalid(f"not a {shape.__name__}: {error}") from None
-
-
-def _enveloped(act: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-    async def endpoint(request: Request) -> Response:
-        try:
-            return await act(request)
-        except RootlinkError as error:
-            return refused(error)
-
-    return endpoint
+        raise Invalid(f"not a {shape.__name__}: {shapes.words(str(error))}") from None
 
 
 def tree_memory() -> int:

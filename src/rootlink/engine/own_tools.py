@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from rootlink.engine.dispatch import Caller, Params, text_result
-from rootlink.engine.installer import Installer
+from rootlink.engine.installer import Installer, Redact
 from rootlink.errors import Forbidden, NotFound, RootlinkError
 
 _NAME = {"type": "string", "description": "Name of the server; its tools become <name>__<tool>"}
@@ -80,8 +80,8 @@ DEFINITIONS = [
 class EngineTools:
     """Implements `dispatch.OwnTools`. `catalog` is what the provisioner handed over at spawn."""
 
-    def __init__(self, installer: Installer, catalog: list[dict[str, Any]]) -> None:
-        self._installer, self._catalog = installer, catalog
+    def __init__(self, installer: Installer, catalog: list[dict[str, Any]], redact: Redact) -> None:
+        self._installer, self._catalog, self._redact = installer, catalog, redact
         self._acts: dict[str, Callable[[Caller, Params], Awaitable[object]]] = {
             "mcp_server_install": self._install,
             "mcp_server_remove": self._remove,
@@ -98,7 +98,7 @@ class EngineTools:
         try:
             answer = await self._acts[name](caller, arguments)
         except RootlinkError as error:
-            return text_result(f"{error.code}: {error.message}", error=True)
+            return text_result(self._redact(f"{error.code}: {error.message}"), error=True)
         return text_result(msgspec.json.encode(answer).decode(), structured=answer)
 
     async def _install(self, caller: Caller, arguments: Params) -> object:

@@ -13,11 +13,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from rootlink import names
+from rootlink import names, shapes
 from rootlink.engine.dispatch import Caller, Dispatch
 from rootlink.engine.eras.endpoint import caller_of, headers_of, read_body
 from rootlink.engine.functions.host import FunctionHost, Run
-from rootlink.engine.installer import Installer, mount_view
+from rootlink.engine.installer import Installer, Redact
 from rootlink.engine.mounts.supervisor import Mounts
 from rootlink.engine.rpc import RpcError
 from rootlink.errors import Forbidden, Invalid, NotFound, RootlinkError, UpstreamFailed, envelope
@@ -39,8 +39,11 @@ def ok(data: Any, status: int = 200) -> Json:
     return Json({"ok": True, "data": data, "error": None}, status)
 
 
-def refused(error: RootlinkError) -> Json:
-    return Json(envelope(error), error.status)
+def refused(error: RootlinkError, redact: Redact) -> Json:
+    """The error's envelope; what a server said may stand in its words, so known secrets are taken out."""
+    body = envelope(error)
+    body["error"]["message"] = redact(error.message)
+    return Json(body, error.status)
 
 
 async def body_of(request: Request) -> dict[str, Any]:
@@ -69,8 +72,9 @@ class FunctionBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Rest:
-    def __init__(self, mounts: Mounts, functions: FunctionHost, installer: Installer, dispatch: Dispatch) -> None:
+    def __init__(self, mounts: Mounts, functions: FunctionHost, installer: Installer, dispatch: Dispatch, redact: Redact) -> None:
         self._mounts, self._functions, self._installer, self._dispatch = mounts, functions, installer, dispatch
+        self._redact = redact
 
     def routes(self) -> list[Route]:
         return [Route(PREFIX + path, self._endpoint(scope, act), methods=[method]) for method, path, scope, act in ROUTES]
@@ -84,7 +88,7 @@ class Rest:
                 answer = await act(self, caller, request)
                 return answer if isinstance(answer, Response) else ok(answer)
             except RootlinkError as error:
-                return refused(error)
+                return refused(error, self._redact)
 
         return endpoint
 
@@ -97,7 +101,7 @@ class Rest:
         return ok(await self._installer.install(caller.ws, await body_of(request)), 201)
 
     async def server(self, caller: Caller, request: Request) -> Any:
-        return mount_view(self._mounts.get(caller.ws, request.path_params["name"]))
+        return self._installer.view(self._mounts.get(caller.ws, request.path_params["name"]))
 
     async def uninstall(self, caller: Caller, request: Request) -> Any:
         return await self._installer.uninstall(caller.ws, request.path_params["name"])
@@ -105,7 +109,7 @@ class Rest:
     async def restart(self, caller: Caller, request: Request) -> Any:
         name = request.path_params["name"]
         await self._mounts.restart(caller.ws, name)
-        return mount_view(self._mounts.get(caller.ws, name))
+        return self._installer.view(self._mounts.get(caller.ws, name))
 
     async def logs(self, caller: Caller, request: Request) -> Any:
         return {"lines": self._mounts.get(caller.ws, request.path_params["name"]).logs()}
@@ -139,7 +143,7 @@ class Rest:
         try:
             body = msgspec.convert(await body_of(request), FunctionBody)
         except msgspec.ValidationError as error:
-            raise Invalid(f"this function can't be deployed: {error}") from None
+            raise Invalid(f"this function can't be deployed: {shapes.words(str(error))}") from None
         names.function_name(body.name)
         deployed = await self._installer.deploy(caller.ws, FunctionSpec(**msgspec.structs.asdict(body)))
         return {"name": deployed.name, "version": deployed.version, "tool": deployed.tool}

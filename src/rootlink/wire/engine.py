@@ -7,7 +7,8 @@ serves HTTP on the unix socket `socket`. Every request carries `x-rootlink-key: 
     POST   /internal/stop-if-idle {idle_secs}   → {stopping: bool}; when true, it refuses new work (503, header
                                                   `x-rootlink-engine: stopping`) from that moment on, and ends
     POST   /internal/stop                       → {stopping: true}
-    PUT    /internal/environment {secrets, policy} → {restarted: [name]}; only mounts that use a changed value restart
+    PUT    /internal/environment {secrets, policy} → {restarted: [name]}; only mounts that use a changed value restart;
+                                                  in force at once, answered after 3 s even if some are not back yet
     GET    /internal/connections                → [Actual]
     PUT    /internal/connections/{id} Desired   → NDJSON stream of `InstallEvent`, one a line
     DELETE /internal/connections/{id}           → {removed: bool}

@@ -36,6 +36,7 @@ STDIN, STDOUT, STDERR = 0, 1, 2
 GRACE = 2.0  # seconds, after closing stdin and again after TERM
 LAST_BYTES = 0.5  # seconds for what is still in the pipes of a process that has ended
 STDERR_LINES, STDERR_LINE, STDERR_RATE = 200, 2048, 1 << 20
+STDERR_KEPT = 8192  # bytes of a line: more than is shown, so that no secret is cut before it is redacted
 _SEVERED = {STDIN: "closed its input and was ended", STDOUT: "closed its output and was ended"}
 SLICE = 0.01  # seconds of reading one child before the others get their turn
 
@@ -113,7 +114,7 @@ class StdioLink:
         return " | ".join(lines[-3:])[-600:]
 
     def logs(self) -> list[str]:
-        return [self._redact(line.decode("utf-8", "replace")) for line in self._stderr.lines()]
+        return [self._redact(line.decode("utf-8", "replace"))[:STDERR_LINE] for line in self._stderr.lines()]
 
     # what the child's protocol calls
 
@@ -364,4 +365,4 @@ class _Tail:
         return [*self._kept, bytes(self._partial)] if self._partial else list(self._kept)
 
     def _add(self, part: bytes) -> None:
-        self._partial += part.rstrip(b"\r")[: STDERR_LINE - len(self._partial)]
+        self._partial += part.rstrip(b"\r")[: STDERR_KEPT - len(self._partial)]
