@@ -40,7 +40,11 @@ async def test_what_trails_the_expression_in_a_file_is_tolerated(stage: Stage, c
         "() => 1)}); while (true); (() => { return (2",
         "1]; evil(); [2",
         "() => 1, ...[]",
-        "const a = 1; () => a",
+        "}; while (true); {",
+        "return () => 1",
+        "let a = 1",
+        "const a = 1; a",
+        "while (true); () => 1",
         "export default () => 1",
         "async () => { with ({}) {} }",
         "async () => {",
@@ -53,10 +57,32 @@ async def test_what_trails_the_expression_in_a_file_is_tolerated(stage: Stage, c
     ],
     ids=lambda code: code[:30],
 )
-async def test_what_is_not_one_expression_is_refused_and_not_run(stage: Stage, code: str) -> None:
+async def test_what_is_neither_an_expression_nor_statements_is_refused(stage: Stage, code: str) -> None:
     with pytest.raises(Invalid, match="does not compile"):
         await stage.deploy(code)
     assert stage.host.list("main") == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "const a = 1; () => a",
+        "const a = 1;\nfunction twice(n) { return n * 2 }\nasync () => twice(a) - 1;\n// end",
+        "let calls = 0; () => ++calls",
+        "const url = 'x'; const main = async () => { console.log(typeof fetch); return 1 }; main",
+    ],
+    ids=lambda code: code[:30],
+)
+async def test_statements_whose_last_one_is_the_function_are_a_body_too(stage: Stage, code: str) -> None:
+    assert await stage.output(code) == 1
+    assert await stage.output(code) == 1, "nothing is kept from one call to the next"
+
+
+async def test_an_output_that_holds_a_secret_is_answered_but_not_written_down(stage: Stage) -> None:
+    await stage.deploy("(input, ctx) => ({ token: ctx.env.API_KEY })")
+    run = await stage.host.invoke("main", "f", None)
+    assert run.output == {"token": SECRETS["API_KEY"]}
+    assert stage.host.runs("main", "f")[0].output == {"token": "[secret API_KEY]"}
 
 
 async def test_a_syntax_error_names_its_line_column_and_text(stage: Stage) -> None:

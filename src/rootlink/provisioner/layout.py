@@ -33,6 +33,10 @@ class Layout:
     def record(self, project: str) -> Path:
         return self.engine(project) / "run.json"
 
+    def lock(self, project: str) -> Path:
+        """Held by the engine while it lives (`programs/engine.py`)."""
+        return self.engine(project) / "engine.lock"
+
     def log(self, project: str) -> Path:
         self.project(project)
         return self.home / "logs" / f"engine-{project}.log"

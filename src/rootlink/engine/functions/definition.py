@@ -21,7 +21,7 @@ DEFAULT_TIMEOUT_MS, MAX_TIMEOUT_MS = 10_000, 300_000
 DEFAULT_MEMORY_MB, MIN_MEMORY_MB, MAX_MEMORY_MB = 64, 8, 256
 MAX_CPU_SECS = 30.0
 MAX_DESCRIPTION, MAX_SCHEMA_BYTES = 8192, 64 << 10
-_SHOWN = 500  # characters of a schema's complaint: it quotes the value
+_SHOWN = 500  # characters of a schema's complaint
 
 
 class Deployed(msgspec.Struct, frozen=True):
@@ -160,7 +160,7 @@ def _compile(member: str, schema: dict[str, Any]) -> jsonschema_rs.Validator:
         if len(msgspec.json.encode(schema)) > MAX_SCHEMA_BYTES:
             raise Invalid(f"{member} is larger than {MAX_SCHEMA_BYTES} bytes")
         return jsonschema_rs.validator_for(
-            schema, retriever=_retrieve_nothing, pattern_options=jsonschema_rs.RegexOptions(), validate_formats=False
+            schema, retriever=_retrieve_nothing, pattern_options=jsonschema_rs.RegexOptions(), validate_formats=False, mask="the value"
         )
     except (ValueError, RecursionError, jsonschema_rs.ReferencingError, UnicodeEncodeError) as error:
         words = next(iter(str(error).splitlines()), "too deep")[:_SHOWN]

@@ -26,7 +26,7 @@ from rootlink.engine.functions.ledger import KEPT_RUNS, Ledger
 from rootlink.engine.functions.operations import Deliver, Operations, Outbound
 from rootlink.engine.functions.pool import Pool
 from rootlink.engine.functions.run import LogLine, Run, failed, timestamp
-from rootlink.engine.functions.source import HINT, check_size, complaint, readings
+from rootlink.engine.functions.source import HINT, as_script, as_statements, check_size, complaint, readings
 from rootlink.errors import Invalid, NotFound, RateLimited, Unavailable
 from rootlink.redaction import Redactor
 from rootlink.wire.mounts import FunctionSpec
@@ -94,7 +94,22 @@ class FunctionHost:
                 await self._probe(held)
                 return held
             first = first or complaint(words, source.count("\n") + 1)
-        raise Invalid(first)
+        return await self._compile_script(ws, spec, connection, first)
+
+    async def _compile_script(self, ws: str, spec: FunctionSpec, connection: str | None, first: str) -> Held:
+        """The body as statements whose last one is the function. Raises Invalid with `first`, what was wrong with it otherwise."""
+        version, now = self._ledger.next_version(ws, spec.name), timestamp(time.time())
+        statements = Held(self._next_handle(), ws, spec, as_statements(spec.code), version, connection, now)
+        wrong = await self._pool.check(statements)
+        self._pool.forget(statements)
+        if wrong:
+            raise Invalid(first)
+        held = Held(self._next_handle(), ws, spec, as_script(spec.code), version, connection, now)
+        outcome = await self._pool.run(held, Call(), None, PROBE_SECS)
+        if outcome.status != "ok" or outcome.output != "function":
+            self._pool.forget(held)
+            raise Invalid(first)
+        return held
 
     async def _probe(self, held: Held) -> None:
         """Refuse a body that is plainly no function. One that can't be told in time, or throws, is judged when it runs."""
@@ -220,8 +235,14 @@ class FunctionHost:
         logs = [LogLine(line.level, hide(line.text), line.time) for line in run.logs]
         run = msgspec.structs.replace(run, error=error, logs=logs)
         if (held.ws, held.name) in self._held:
-            self._ledger.add(held.ws, run)
+            self._ledger.add(held.ws, self._at_rest(run))
         return run
+
+    def _at_rest(self, run: Run) -> Run:
+        """The caller gets the output as it is; what is written down holds no secret."""
+        said = msgspec.json.encode(run.output).decode()
+        hidden = self._redactor(said)
+        return run if hidden == said else msgspec.structs.replace(run, output=msgspec.json.decode(hidden))
 
     async def close(self) -> None:
         """End every run (`killed`) and every process, and write down what is unwritten."""

@@ -1,10 +1,11 @@
-"""A body is one JavaScript expression. What people's files have around it, and how V8's complaint about it reads.
+"""A body is one JavaScript expression, or statements of which the last one is. What people's files have around it, and how V8's complaint about it reads.
 
 The worker compiles `(SOURCE` newline `)` and `[SOURCE` newline `]`: a source that closes the one bracket can't close the other.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 
@@ -44,6 +45,16 @@ def readings(code: str) -> Iterator[str]:
             return
         code = code[:start].rstrip(_TRAILING)
         yield code
+
+
+def as_statements(code: str) -> str:
+    """`code` as the body of a function that is never called: an expression that compiles if the statements do."""
+    return f"()=>{{\n{code}\n}}"
+
+
+def as_script(code: str) -> str:
+    """`code` as statements: an expression whose value is that of the last one. A string can't close what is around it."""
+    return f"eval({json.dumps(code)})"
 
 
 def complaint(text: str, lines: int) -> str:

@@ -6,7 +6,8 @@ configuration: a provisioner that dies in between leaves a process that reads ha
 
 Nothing may get away. The provisioner adopts orphans (`programs/prctl.py`), so what an engine leaves behind becomes a child of
 ours; a child of ours that is no engine we know is therefore ended on sight. What an engine that outlived its provisioner leaves
-can't come to us, so the processes below every engine are also written down at each sweep.
+can't come to us, so the processes below every engine are also written down at each sweep. An engine whose record is lost is found
+by the lock it holds, and ended: nobody has its key any more.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -29,7 +31,7 @@ import msgspec
 import structlog
 
 from rootlink.errors import RootlinkError, Unavailable
-from rootlink.provisioner.launch import identity
+from rootlink.provisioner.launch import hold, identity
 from rootlink.provisioner.launch.identity import Identity
 from rootlink.provisioner.launch.launcher import Running
 from rootlink.provisioner.layout import Layout
@@ -39,7 +41,8 @@ from rootlink.wire.engine import EngineConfig
 log = structlog.get_logger(__name__)
 LOG_CAP = 8 * 1024 * 1024  # bytes; a longer log becomes `.1` at the next start
 TAIL = 64 * 1024
-LAST_WORDS = 5  # lines of the log that an error quotes
+_OURS = re.compile(r"rootlink engine: [a-z_]+: (.+)")  # how a program of ours ends with an error of ours (programs/__main__.py)
+LAST_WORDS = 20  # lines of an engine's log that ours repeats when it does not start
 TICK = 0.02  # seconds between two looks at a process
 
 
@@ -75,6 +78,7 @@ class ProcessLauncher:
         self._layout, self._argv, self._environ, self._patience, self._now = layout, list(argv), dict(environ), patience, now
         self._sweeping = sweeping
         self._started: dict[int, subprocess.Popen[bytes]] = {}  # ours to wait for, until they have ended
+        self._said_before: dict[int, int] = {}  # pid → bytes in its log that others wrote
         self._below: dict[Identity, list[Identity]] = {}  # every engine we know → what was below it at the last look
 
     # Launcher
@@ -88,6 +92,7 @@ class ProcessLauncher:
             socket.unlink(missing_ok=True)
         except OSError as error:
             raise Unavailable(f"the engine can't be started: {error.strerror}") from None
+        await self._end_unknown(project)
         config = msgspec.structs.replace(config, key=secrets.token_hex(32), socket=str(socket))
         running, process = self._spawn(config, generation)
         try:
@@ -124,6 +129,8 @@ class ProcessLauncher:
 
     async def recover(self, project: str) -> Running | None:
         running = self._recorded(project)
+        if running is None or not self.poll(running):
+            await self._end_unknown(project)
         if running is None:
             return None
         if self.poll(running):
@@ -139,6 +146,7 @@ class ProcessLauncher:
     def forget(self, running: Running) -> str | None:
         below = self._below.pop(running.process, [])
         process = self._started.pop(running.process.pid, None)
+        self._said_before.pop(running.process.pid, None)
         if process is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):  # it has ended; whether it was reaped is another matter
                 process.wait(1.0)
@@ -174,9 +182,13 @@ class ProcessLauncher:
 
     def _spawn(self, config: EngineConfig, generation: int) -> tuple[Running, subprocess.Popen[bytes]]:
         log_file = self._layout.log(config.project)
-        if log_file.exists() and log_file.stat().st_size > LOG_CAP:
-            log_file.replace(log_file.with_suffix(".log.1"))
-        out = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            if log_file.exists() and log_file.stat().st_size > LOG_CAP:
+                log_file.replace(log_file.with_suffix(".log.1"))
+            out = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise Unavailable(f"the engine can't be started: {log_file}: {error.strerror}") from None
+        said_before = os.fstat(out).st_size
         try:
             process = subprocess.Popen(
                 self._argv,
@@ -191,7 +203,7 @@ class ProcessLauncher:
             raise Unavailable(f"the engine can't be started: {error.strerror}") from None
         finally:
             os.close(out)
-        self._started[process.pid] = process
+        self._started[process.pid], self._said_before[process.pid] = process, said_before
         known = identity.identify(process.pid) or Identity(process.pid, "ended")
         running = Running(config.project, known, config.key, config.socket, generation, self._stamp())
         self._below[known] = []
@@ -220,8 +232,12 @@ class ProcessLauncher:
         raise Unavailable(self._failure(running, f"was not ready within {self._patience.ready:g} s"))
 
     def _failure(self, running: Running, what: str) -> str:
-        words = " | ".join(self.log(running.project, LAST_WORDS))
-        return f"the engine {what}" + (f"; its last words: {words[-1000:]}" if words else "; it said nothing")
+        """Clients read this: what the engine said is quoted only when it is an error of ours, made to be read by anyone."""
+        path = self._layout.log(running.project)
+        said = _since(path, self._said_before.get(running.process.pid, 0))
+        ours = [found[1] for line in said if (found := _OURS.fullmatch(line))]
+        log.error("engine failed", project=running.project, what=what, said=said[-LAST_WORDS:])
+        return f"the engine {what}: {ours[-1][:1000]}" if ours else f"the engine {what}; logs/{path.name} in the home has more"
 
     def _abort(self, running: Running, error: BaseException) -> None:
         self._below[running.process] = identity.descendants(running.process)
@@ -232,6 +248,20 @@ class ProcessLauncher:
         words = self.forget(running)
         why = type(error).__name__
         log.warning("engine not started", project=running.project, pid=running.process.pid, how=words, why=why)
+
+    async def _end_unknown(self, project: str) -> None:
+        """An engine that nobody has a record of, but that holds the project's lock: it has secrets, and keeps others out."""
+        found = hold.holder(self._layout.lock(project))
+        if found is None or found.pid == os.getpid():
+            return
+        log.warning("engine without a record ended", project=project, pid=found.pid)
+        below = identity.descendants(found)
+        wait = self._patience
+        left = await asyncio.to_thread(identity.end, [found], term=wait.term + wait.ask, kill=wait.kill)
+        for one in below:
+            identity.send(one, signal.SIGKILL)
+        if left:
+            raise Unavailable(f"an earlier engine of this project (pid {found.pid}) can't be ended: the kernel keeps it")
 
     # stop
 
@@ -307,6 +337,17 @@ def _tail(path: Path, lines: int) -> list[str]:
         with open(path, "rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
             return [line.decode(errors="replace") for line in deque(file, lines) if line.strip()]
+    except OSError:
+        return []
+
+
+def _since(path: Path, start: int) -> list[str]:
+    """The last lines of those written from byte `start` on."""
+    try:
+        with open(path, "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(start if start <= size else 0, size - TAIL))
+            return [line for part in file if (line := part.decode(errors="replace").strip())]
     except OSError:
         return []
 

@@ -69,7 +69,7 @@ class WorkerLimits:
     """Of one worker process. Sizes in bytes, except `*_chars`: UTF-16 units, as JavaScript counts."""
 
     spares: int = 3
-    isolates: int = 1000
+    isolates: int = 128  # 1 to 2 MB each
     idle_secs: float = 300.0
     rss: int = 600 << 20
     data: int = 2 << 30  # RLIMIT_DATA above what a fresh worker has

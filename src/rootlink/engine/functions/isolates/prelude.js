@@ -224,7 +224,7 @@ const KEY = (() => {
   const instantiate = (call) => {
     const callable = body(...wanted.map((name) => offer(call, name)));
     if (typeof callable === 'function') return callable;
-    throw new TypeError(`the body must evaluate to a function such as async (input, ctx) => …, not to ${callable === null ? 'null' : typeof callable}`);
+    throw new TypeError(`the body must evaluate to a function such as async (input, ctx) => { }, not to ${callable === null ? 'null' : typeof callable}`);
   };
 
   const execute = async (call, input, context) => {

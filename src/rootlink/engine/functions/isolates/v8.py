@@ -2,7 +2,8 @@
 
 Rules, each of them paid for (mini-racer 0.14.1, V8 14.4):
 
-1. Nothing here waits for an isolate but `Isolate.close`, which waits for as long as a builtin ignores termination.
+1. Nothing here waits for an isolate but `close`, which waits for as long as a builtin ignores termination, and
+   `collect_garbage`.
 2. The callback runs on the isolate's own thread. It must not call the library: dropping the last reference there destroys the
    isolate on its own thread.
 3. The library keeps no reference to the callback: it must live until `mr_free_context` has returned.
@@ -79,6 +80,10 @@ class Isolate:
     def limit_heap(self, size: int) -> None:
         """Bytes of V8's own heap; array buffers are not counted by it."""
         self._library.mr_set_hard_memory_limit(self._context, size)
+
+    def collect_garbage(self) -> None:
+        """About 2 ms. Waits for the isolate: only before a body is in it."""
+        self._library.mr_low_memory_notification(self._context)
 
     def outgrew(self) -> bool:
         """Whether the limit was ever reached. What ran was stopped then; if it was a microtask, no result says so."""

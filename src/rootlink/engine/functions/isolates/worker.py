@@ -36,6 +36,7 @@ REST_SECS = 1.0
 STAY_AWAKE_SECS = 0.1  # a busy worker's keeper keeps ticking for so long, so calls need not wake it
 CANCEL_GRACE_SECS = 0.05
 SETTLE_SECS = 0.01
+CULPRIT_BYTES = 16 << 20  # what a cell must have grown by to be worth a kill
 
 PROVIDED = (
     "fetch", "console", "setTimeout", "clearTimeout", "queueMicrotask", "globalThis", "crypto", "AbortController", "AbortSignal",
@@ -112,7 +113,7 @@ class Prelude:
 
     def __init__(self, limits: WorkerLimits) -> None:
         folder = Path(__file__).parent
-        apis = {path.stem: path.read_text("utf-8") for path in (folder / "apis").glob("*.js")}
+        apis = {path.stem: _without_comments(path) for path in (folder / "apis").glob("*.js")}
         self.key = "k" + secrets.token_hex(12)
         given = {
             "output": limits.output_chars,
@@ -122,8 +123,14 @@ class Prelude:
             "operationChars": limits.operation_chars,
             "depth": limits.depth,
         }
-        text = (folder / "prelude.js").read_text("utf-8")
+        text = _without_comments(folder / "prelude.js")
         self.script = text.replace("KEY", self.key).replace("'LIMITS'", json.dumps(given)).replace("'APIS'", json.dumps(apis))
+
+
+def _without_comments(path: Path) -> str:
+    """Lines that are nothing but a comment would be kept in every isolate, and their dashes make V8 take two bytes a character."""
+    lines = path.read_text("utf-8").splitlines()
+    return "\n".join(line.strip() for line in lines if not line.lstrip().startswith("// "))
 
 
 class Worker:
@@ -134,6 +141,8 @@ class Worker:
         self._lock = threading.Lock()
         self._send_lock = threading.Lock()
         self._definitions: dict[int, Definition] = {}
+        self._forgotten: set[int] = set()  # functions that no call will name again, with calls still to be placed
+        self._ripe: list[Cell] = []  # armed, not yet spares
         self._spares: list[Cell] = []
         self._homes: dict[int, Cell] = {}  # function → its cell
         self._where: dict[int, Cell] = {}  # call → its cell
@@ -167,7 +176,7 @@ class Worker:
         """Until the engine closes the socket. Starts the threads; call it once seccomp is in force."""
         time.tzset()
         for work in (self._keep, self._reap):
-            threading.Thread(target=work, daemon=True).start()
+            _start_thread(work)
         stream = self._sock.makefile("rb", buffering=1 << 16)
         while len(header := stream.read(HEADER.size)) == HEADER.size:
             length, kind, function, call = HEADER.unpack(header)
@@ -192,7 +201,10 @@ class Worker:
         return ()
 
     def _forget(self, function: int, call: int, body: bytes) -> Frames:
-        self._definitions.pop(function, None)
+        if self._awaited(function):
+            self._forgotten.add(function)
+        else:
+            self._definitions.pop(function, None)
         cell = self._homes.pop(function, None)
         if cell is None:
             return ()
@@ -225,6 +237,9 @@ class Worker:
 
     # cells; the lock is held
 
+    def _awaited(self, function: int) -> bool:
+        return any(waiting == function for waiting, _, _ in self._waiting)
+
     def _place(self, function: int, call: int, act: Act) -> None:
         """Do `act` with the function's cell, or a spare one, now or when there is one."""
         if not self._placed(function, act):
@@ -250,6 +265,7 @@ class Worker:
         """Compile the function in its cell. The source starts on line 1, so the line numbers of errors are its author's."""
         definition = self._definitions[cell.function]
         cell.bound = True
+        cell.retired = cell.function in self._forgotten
         cell.cpu_limit = definition.cpu
         cell.isolate.limit_heap(definition.heap)
         names = mentioned(definition.source)
@@ -258,9 +274,12 @@ class Worker:
 
     def _check(self, function: int, cell: Cell) -> None:
         """Compile, never run: `throw` comes first. A source that closes the one bracket can't close the other."""
-        source = self._definitions[function].source
-        cell.function, cell.checks = function, 2
-        cell.cpu_limit = self._definitions[function].cpu
+        definition = self._definitions.get(function)
+        if definition is None:  # forgotten while it waited for a cell
+            self._spares.append(cell)
+            return
+        source = definition.source
+        cell.function, cell.checks, cell.cpu_limit = function, 2, definition.cpu
         cell.post(f'"use strict";throw 0;({source}\n)', Tag.CHECKED)
         cell.post(f'"use strict";throw 0;[{source}\n]', Tag.CHECKED)
 
@@ -280,6 +299,9 @@ class Worker:
         cell.dead = True
         if self._homes.get(cell.function) is cell:
             del self._homes[cell.function]
+        if cell.function in self._forgotten and not self._awaited(cell.function):
+            self._forgotten.discard(cell.function)
+            self._definitions.pop(cell.function, None)
         if cell in self._spares:
             self._spares.remove(cell)
         cell.due = time.monotonic() + self._limits.grace_secs
@@ -308,10 +330,10 @@ class Worker:
         return self._kill(cell, _ending(kind)) if kind in (Kind.OUT_OF_MEMORY, Kind.TERMINATED) else ()
 
     def _armed(self, cell: Cell, kind: Kind, text: bytes) -> Frames:
-        self._arming -= 1
         if kind is not Kind.STRING:
+            self._arming -= 1
             return self._kill(cell, Ending.BROKEN)
-        self._spares.append(cell)
+        self._ripe.append(cell)
         self._wake()
         return ()
 
@@ -358,6 +380,7 @@ class Worker:
             self._asleep = time.monotonic() > awake_until
             with contextlib.suppress(queue.Empty):
                 self._wakes.get(timeout=REST_SECS if self._asleep else TICK_SECS)
+            self._collect()
             with self._lock:
                 self._place_waiting()
                 arm = self._wants_spare()
@@ -367,6 +390,17 @@ class Worker:
             self._send(frames)
             if arm:
                 self._arm()
+
+    def _collect(self) -> None:
+        """Make armed cells spares, without the garbage of their arming (half of their memory) unless somebody waits for one."""
+        with self._lock:
+            ripe, self._ripe, hurry = self._ripe, [], bool(self._waiting)
+        for cell in ripe:
+            if not hurry:
+                cell.isolate.collect_garbage()
+            with self._lock:
+                self._arming -= 1
+                self._spares.append(cell)
 
     def _is_busy(self) -> bool:
         lacking = len(self._spares) < self._limits.spares and len(self._cells) < self._limits.isolates
@@ -403,13 +437,16 @@ class Worker:
             cell.post(f"{key}.drain()", Tag.ARMED)
 
     def _evict(self) -> Frames:
-        """Homes nobody has used for long; the longest unused ones when there are too many."""
+        """Homes nobody has used for long; the longest unused ones when there are too many, or too little memory is left."""
         now = time.monotonic()
         idle = sorted((cell for cell in self._homes.values() if cell.idle), key=lambda cell: cell.used)
-        crowded = len(self._cells) >= self._limits.isolates and self._waiting
+        lacking = self._limits.spares + len(self._waiting) - len(self._spares)
+        surplus = len(self._cells) + lacking - self._limits.isolates
+        if self._rss > self._limits.rss * 3 // 4:
+            surplus = max(surplus, 1)
         frames: list[bytes] = []
         for number, cell in enumerate(idle):
-            if now - cell.used > self._limits.idle_secs or (crowded and number < 8):
+            if number < surplus or now - cell.used > self._limits.idle_secs:
                 frames += self._kill(cell, Ending.BROKEN)
         return frames
 
@@ -428,7 +465,7 @@ class Worker:
         for cell in [cell for cell in self._reaping if now > cell.due]:
             self._reaping.discard(cell)
             frames.append(pack(FromWorker.RETIRE, cell.function))
-            threading.Thread(target=self._reap, daemon=True).start()  # the reaper there was is stuck in this cell
+            _start_thread(self._reap)  # the reaper there was is stuck in this cell
         return [*frames, *self._weigh()]
 
     def _weigh(self) -> Frames:
@@ -440,9 +477,11 @@ class Worker:
                 cell.grown += grown
         if rss <= self._limits.rss or self._reaping or self._too_fat:
             return ()
-        culprits = [cell for cell in self._cells if cell.calls and not cell.dead]
+        culprits = [cell for cell in self._cells if cell.calls and not cell.dead and cell.grown > CULPRIT_BYTES]
         if culprits:
             return self._kill(max(culprits, key=lambda cell: (cell.grown, cell.pending)), Ending.MEMORY)
+        if any(cell.idle for cell in self._homes.values()):
+            return ()  # they are evicted, one with each tick
         self._libc.malloc_trim(0)
         if self._gauge.rss() <= self._limits.rss:
             return ()
@@ -458,6 +497,18 @@ class Worker:
             with self._lock:
                 self._cells.discard(cell)
                 self._reaping.discard(cell)
+
+
+def _start_thread(work: Callable[[], None]) -> None:
+    """A worker without one of its threads is no worker: it ends, and the engine replaces it."""
+
+    def guarded() -> None:
+        try:
+            work()
+        finally:
+            os._exit(1)
+
+    threading.Thread(target=guarded, daemon=True).start()
 
 
 def _ending(kind: Kind) -> Ending:

@@ -1,0 +1,123 @@
+"""A lock file that also says who holds it: how a program that is alone in its folder is found when its record is lost.
+
+Rule 1. The kernel is believed, the file only asked. The lock (flock(2)) ends with its holder, however that ends, so a file that
+        nobody holds tells nothing. Whom the file names is the holder only if the kernel says that this process has the file open,
+        or has the lock.
+Rule 2. The file is never removed: two programs could then hold two files of one name.
+
+Who has a file open is in `/proc/<pid>/fd`, which the programs that hold secrets keep closed to other processes of their user
+(`programs/prctl.py: seal_memory`); who has which lock is in `/proc/locks`, open to all (proc(5)). Elsewhere than Linux neither
+is, and pid and moment of start in a file that is really held must do. Kept light: `up` and `down` import this.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from pathlib import Path
+
+import msgspec
+
+from rootlink.errors import Conflict
+from rootlink.provisioner.launch import identity
+from rootlink.provisioner.launch.identity import Identity
+
+_BETWEEN = 0.01  # seconds between two tries
+
+
+def take(path: Path, words: str, *, within: float = 0.0) -> int:
+    """Hold `path` and write there who does; the file descriptor whose end is the lock's. Raises Conflict with `words`, OSError.
+
+    `within` seconds are given to an earlier holder that is just ending.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    deadline = time.monotonic() + within
+    while not _locked(descriptor, fcntl.LOCK_EX):
+        if time.monotonic() >= deadline:
+            os.close(descriptor)
+            raise Conflict(words)
+        time.sleep(_BETWEEN)
+    with contextlib.suppress(OSError):  # a full disk: the kernel knows the holder anyway
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, msgspec.json.encode(identity.identify(os.getpid())), 0)
+    return descriptor
+
+
+def held(path: Path) -> bool:
+    """Whether some process holds it now."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return not _locked(descriptor, fcntl.LOCK_SH)
+    finally:
+        os.close(descriptor)
+
+
+def holder(path: Path) -> Identity | None:
+    """The process that holds it; None when nobody does, or it can't be told who."""
+    if not held(path):
+        return None
+    inode = path.stat().st_ino
+    lockers = _lockers(inode)
+    named = _named(path)
+    if named is not None and identity.alive(named) and (_has_open(named.pid, path) or named.pid in lockers or not identity.LINUX):
+        return named
+    known = [process for pid in lockers if _has_open(pid, path) is not False and (process := identity.identify(pid))]
+    return known[0] if len(known) == 1 else None  # more: inodes of several file systems, one number
+
+
+def _locked(descriptor: int, how: int) -> bool:
+    try:
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _named(path: Path) -> Identity | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Identity)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _has_open(pid: int, path: Path) -> bool | None:
+    """None: this process may not know."""
+    try:
+        wanted = os.stat(path)  # noqa: PTH116
+        for entry in os.listdir(f"/proc/{pid}/fd"):  # noqa: PTH208
+            with contextlib.suppress(OSError):
+                if os.path.samestat(os.stat(f"/proc/{pid}/fd/{entry}"), wanted):  # noqa: PTH116
+                    return True
+    except OSError:
+        return None
+    return False
+
+
+def _lockers(inode: int) -> list[int]:
+    """Processes of this user that took a whole-file lock on a file of this number, as `/proc/locks` has them."""
+    try:
+        lines = Path("/proc/locks").read_text().splitlines()
+    except OSError:
+        return []
+    found = []
+    for fields in (line.split() for line in lines):
+        # 1: FLOCK  ADVISORY  WRITE 1234 fe:00:2172516 0 EOF
+        if len(fields) >= 6 and fields[1:4] == ["FLOCK", "ADVISORY", "WRITE"] and fields[5].rpartition(":")[2] == str(inode):
+            found += [int(fields[4])] if fields[4].isdigit() and _ours(int(fields[4])) else []
+    return found
+
+
+def _ours(pid: int) -> bool:
+    """What runs under another user is not ours to end. (Of a process with a closed memory, `/proc/<pid>` belongs to root.)"""
+    try:
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("Uid:"):
+                return line.split()[1] == str(os.getuid())
+    except OSError:
+        pass
+    return False
