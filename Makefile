@@ -46,6 +46,7 @@ format: install-test
 
 bench: install-test
 	@$(BIN)/python bench/main_path.py
+	@$(BIN)/python bench/functions.py
 
 demo: install-test
 	@$(BIN)/python demo/main_path.py

@@ -187,9 +187,8 @@ def main() -> None:
     in_process(calls)
     node(min(max(calls // 100, 5), 20))
     load = statistics.fmean(psutil.getloadavg()[:1])
-    print(
-        f"load average {load:.1f} on {psutil.cpu_count()} cores, Python {sys.version.split()[0]}, V8 {v8.load().mr_v8_version().decode()}"
-    )
+    version = v8.load().mr_v8_version().decode()
+    print(f"load average {load:.1f} on {psutil.cpu_count()} cores, Python {sys.version.split()[0]}, V8 {version}")
 
 
 if __name__ == "__main__":

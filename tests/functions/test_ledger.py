@@ -60,3 +60,14 @@ async def test_any_isolation_level_of_the_connection_will_do(tmp_path, isolation
     other = sqlite3.connect(path)
     assert other.execute("SELECT (SELECT count(*) FROM functions), (SELECT count(*) FROM runs)").fetchone() == (1, 1)
     other.close()
+
+
+async def test_an_output_with_a_secret_is_answered_as_it_is_and_written_down_without(stage: Stage) -> None:
+    stage.host.environment({"PIN": "123456", "WORD": "quite-secret"})
+    for body, answered, kept in (
+        ("() => ({ id: 123456 })", {"id": 123456}, None),
+        ("() => ['a quite-secret b']", ["a quite-secret b"], ["a [secret WORD] b"]),
+    ):
+        run = await stage.run(body)
+        assert (run.status, run.output) == ("ok", answered)
+        assert stage.host.run("main", "f", run.run_id).output == kept

@@ -30,6 +30,15 @@ log = structlog.get_logger(__name__)
 Redact = Callable[[str], str]
 
 
+def _cleaned(value: Any, redact: Redact) -> Any:
+    """JSON with every string redacted, names of members too."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, dict):
+        return {redact(name): _cleaned(member, redact) for name, member in value.items()}
+    return [_cleaned(item, redact) for item in value] if isinstance(value, list) else value
+
+
 def kinds_of(mount: Mount) -> set[str]:
     """Which lists change when this mount comes or goes: tools, and what else it has."""
     lists = mount.catalogue
@@ -211,7 +220,7 @@ class Installer:
 
     def _kept(self, catalogue: Catalogue) -> Catalogue:
         """As it is written down: a server may have put a secret into a description."""
-        return msgspec.json.decode(self._redact(msgspec.json.encode(catalogue).decode()), type=Catalogue)
+        return msgspec.convert(_cleaned(msgspec.to_builtins(catalogue), self._redact), Catalogue)
 
     async def _unmount(self, ws: str, name: str, *, forget: bool) -> None:
         self._state.drop_mount(ws, name)

@@ -4,6 +4,9 @@ One SQLite file, written from the engine's one thread. `sqlite3` and not SQLAlch
 engine's cold start, and these are four statements. WAL with synchronous=NORMAL: a killed process loses nothing, a killed
 machine at most the last writes, which the reconciler brings back. Functions and their runs are other tables of the same file,
 owned by `functions/`.
+
+What the disk did to the file: a row that can't be read is skipped and logged, its neighbours stay; a file that can't be read is
+refused at the start, since what an engine would write into it is lost.
 """
 
 from __future__ import annotations
@@ -11,12 +14,28 @@ from __future__ import annotations
 import sqlite3
 import time
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
+import structlog
 
 from rootlink.engine.mounts.listing import Catalogue
+from rootlink.errors import RootlinkError, Unavailable
 from rootlink.wire.mounts import MountSpec
 
+log = structlog.get_logger(__name__)
+
+CHECKED_BYTES = 32 * 1024 * 1024  # a file up to this size is read once at the start: 30 ms at most, and under 1 ms as a rule
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError, AttributeError)
+_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_WORDS = {
+    sqlite3.SQLITE_FULL: "the disk is full",
+    sqlite3.SQLITE_BUSY: "another program keeps it locked",
+    sqlite3.SQLITE_IOERR: "reading or writing the file failed",
+    sqlite3.SQLITE_CANTOPEN: "the file can't be opened",
+    sqlite3.SQLITE_READONLY: "the file can't be written",
+    sqlite3.SQLITE_PERM: "the file's permissions forbid it",
+}
 SESSION_KEEP_SECS = 7 * 24 * 3600.0
 
 _SCHEMA = """
@@ -45,30 +64,89 @@ class SessionRow(msgspec.Struct, frozen=True):
     version: str
 
 
+def damaged(path: Path, error: sqlite3.DatabaseError) -> RootlinkError:
+    """What is wrong with the engine's file, and what to do; for clients too, so it quotes nothing of it."""
+    words = _WORDS.get(_code(error))
+    if words is not None:
+        return Unavailable(f"the engine's state {path} can't be used: {words}")
+    return Unavailable(
+        f"the engine's state {path} is damaged. Move it away, together with {path.name}-wal and {path.name}-shm: the next call then "
+        "starts with an empty one; connections are brought back by themselves, servers and functions installed by hand are lost "
+        "and must be installed again"
+    )
+
+
+def _code(error: sqlite3.Error) -> int:
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF  # the low byte is the primary code, the rest says more
+
+
+Row = TypeVar("Row", ConnectionRow, SessionRow)
+
+
 class State:
-    """The engine's file. `db` is shared with `functions/`, which owns tables of its own in it."""
+    """The engine's file. `db` is shared with `functions/`, which owns tables of its own in it. Raises Unavailable, at first and
+    later, when the file is damaged or the disk says no."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.db = sqlite3.connect(path, isolation_level=None)
-        self.db.execute("PRAGMA journal_mode=WAL")
-        self.db.execute("PRAGMA synchronous=NORMAL")
-        self.db.executescript(_SCHEMA)
-        path.chmod(0o600)
+        self._path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.db = sqlite3.connect(path, isolation_level=None)
+        except OSError as error:
+            raise Unavailable(f"the engine's state {path} can't be used: {error.strerror}") from None
+        except sqlite3.DatabaseError as error:
+            raise damaged(path, error) from None
+        try:
+            self._open()
+        except BaseException:
+            self.db.close()
+            raise
+
+    def _open(self) -> None:
+        self._ask("PRAGMA journal_mode=WAL")
+        self._ask("PRAGMA synchronous=NORMAL")
+        for statement in filter(str.strip, _SCHEMA.split(";")):
+            self._ask(statement)
+        self._path.chmod(0o600)
+        if self._path.stat().st_size <= CHECKED_BYTES and self._ask("PRAGMA quick_check(1)").fetchone() != ("ok",):
+            raise damaged(self._path, sqlite3.DatabaseError())
 
     def close(self) -> None:
         self.db.close()
 
+    def _ask(self, statement: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
+        try:
+            return self.db.execute(statement, values)
+        except sqlite3.DatabaseError as error:
+            raise self._in_words(error) from error
+
+    def _rows(self, statement: str, values: tuple[object, ...] = ()) -> list[tuple[bytes | None, ...]]:
+        """Every column as the bytes it is kept as: sqlite3 itself gives up on the whole answer for one text that is none."""
+        try:
+            return self.db.execute(statement, values).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise self._in_words(error) from error
+
+    def _in_words(self, error: sqlite3.DatabaseError) -> Exception:
+        known = _code(error) in _DAMAGED or _code(error) in _WORDS
+        return damaged(self._path, error) if known else error
+
     # mounts
 
     def mounts(self) -> list[tuple[str, MountSpec, str | None, Catalogue]]:
-        """Workspace, spec, connection and the lists last known, in the order they were mounted in."""
-        decode = msgspec.json.decode
-        rows = self.db.execute("SELECT ws, spec, connection, catalogue FROM mounts ORDER BY rowid").fetchall()
-        return [(ws, decode(spec, type=MountSpec), of, decode(lists, type=Catalogue)) for ws, spec, of, lists in rows]
+        """Workspace, spec, connection and the lists last known, in the order they were mounted in. One that can't be read is
+        skipped: a connection's is put back by its reconciler, one that was installed by hand must be installed again."""
+        found = []
+        for row in self._rows(f"SELECT {_bytes('ws, spec, connection, catalogue, name')} FROM mounts ORDER BY rowid"):
+            try:
+                found.append(_mount(*row[:4]))
+            except _UNREADABLE as error:
+                name = (row[4] or b"?").decode(errors="replace")
+                log.error("mount skipped: its row can't be read", mount=name, why=type(error).__name__, state=str(self._path))
+        return found
 
     def put_mount(self, ws: str, spec: MountSpec, connection: str | None, catalogue: Catalogue) -> None:
-        self.db.execute(
+        self._ask(
             "INSERT OR REPLACE INTO mounts (ws, name, spec, connection, catalogue) VALUES (?, ?, ?, ?, ?)",
             (ws, spec.name, msgspec.json.encode(spec), connection, msgspec.json.encode(catalogue)),
         )
@@ -76,38 +154,60 @@ class State:
     def put_catalogue(self, ws: str, name: str, catalogue: Catalogue) -> None:
         """Nothing happens when there is no such mount written down (it is being added)."""
         lists = msgspec.json.encode(catalogue)
-        self.db.execute("UPDATE mounts SET catalogue = ? WHERE ws = ? AND name = ?", (lists, ws, name))
+        self._ask("UPDATE mounts SET catalogue = ? WHERE ws = ? AND name = ?", (lists, ws, name))
 
     def drop_mount(self, ws: str, name: str) -> None:
-        self.db.execute("DELETE FROM mounts WHERE ws = ? AND name = ?", (ws, name))
+        self._ask("DELETE FROM mounts WHERE ws = ? AND name = ?", (ws, name))
 
     # connections
 
     def connections(self) -> list[ConnectionRow]:
-        rows = self.db.execute("SELECT id, ws, name, kind, digest FROM connections ORDER BY rowid").fetchall()
-        return [ConnectionRow(*row) for row in rows]
+        rows = self._rows(f"SELECT {_bytes('id, ws, name, kind, digest')} FROM connections ORDER BY rowid")
+        return [found for row in rows if (found := self._texts(row, ConnectionRow)) is not None]
 
     def connection(self, id: str) -> ConnectionRow | None:
-        row = self.db.execute("SELECT id, ws, name, kind, digest FROM connections WHERE id = ?", (id,)).fetchone()
-        return None if row is None else ConnectionRow(*row)
+        rows = self._rows(f"SELECT {_bytes('id, ws, name, kind, digest')} FROM connections WHERE id = ?", (id,))
+        return self._texts(rows[0], ConnectionRow) if rows else None
 
     def put_connection(self, row: ConnectionRow) -> None:
-        self.db.execute("INSERT OR REPLACE INTO connections VALUES (?, ?, ?, ?, ?)", msgspec.structs.astuple(row))
+        self._ask("INSERT OR REPLACE INTO connections VALUES (?, ?, ?, ?, ?)", msgspec.structs.astuple(row))
 
     def drop_connection(self, id: str) -> None:
-        self.db.execute("DELETE FROM connections WHERE id = ?", (id,))
+        self._ask("DELETE FROM connections WHERE id = ?", (id,))
 
     # sessions
 
     def session(self, id: str) -> SessionRow | None:
-        row = self.db.execute("SELECT id, ws, principal, version FROM sessions WHERE id = ?", (id,)).fetchone()
-        return None if row is None else SessionRow(*row)
+        """None also for one that can't be read: its client makes a new one."""
+        rows = self._rows(f"SELECT {_bytes('id, ws, principal, version')} FROM sessions WHERE id = ?", (id,))
+        return self._texts(rows[0], SessionRow) if rows else None
 
     def put_session(self, row: SessionRow) -> None:
-        self.db.execute("INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?, ?)", (*msgspec.structs.astuple(row), time.time()))
+        self._ask("INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?, ?)", (*msgspec.structs.astuple(row), time.time()))
 
     def drop_session(self, id: str) -> None:
-        self.db.execute("DELETE FROM sessions WHERE id = ?", (id,))
+        self._ask("DELETE FROM sessions WHERE id = ?", (id,))
 
     def forget_old_sessions(self) -> None:
-        self.db.execute("DELETE FROM sessions WHERE seen < ?", (time.time() - SESSION_KEEP_SECS,))
+        self._ask("DELETE FROM sessions WHERE seen < ?", (time.time() - SESSION_KEEP_SECS,))
+
+    def _texts(self, row: tuple[bytes | None, ...], shape: type[Row]) -> Row | None:
+        try:
+            return shape(*(column.decode() for column in row if column is not None))
+        except _UNREADABLE as error:
+            log.error("row skipped: it can't be read", kind=shape.__name__, why=type(error).__name__, state=str(self._path))
+            return None
+
+
+def _bytes(columns: str) -> str:
+    return ", ".join(f"CAST({column} AS BLOB)" for column in columns.split(", "))
+
+
+def _mount(
+    ws: bytes | None, spec: bytes | None, connection: bytes | None, catalogue: bytes | None
+) -> tuple[str, MountSpec, str | None, Catalogue]:
+    if ws is None or spec is None or catalogue is None:
+        raise TypeError("a column is empty")
+    decode = msgspec.json.decode
+    lists = decode(catalogue, type=Catalogue)
+    return ws.decode(), decode(spec, type=MountSpec), connection.decode() if connection is not None else None, lists

@@ -160,7 +160,11 @@ def _compile(member: str, schema: dict[str, Any]) -> jsonschema_rs.Validator:
         if len(msgspec.json.encode(schema)) > MAX_SCHEMA_BYTES:
             raise Invalid(f"{member} is larger than {MAX_SCHEMA_BYTES} bytes")
         return jsonschema_rs.validator_for(
-            schema, retriever=_retrieve_nothing, pattern_options=jsonschema_rs.RegexOptions(), validate_formats=False, mask="the value"
+            schema,
+            retriever=_retrieve_nothing,
+            pattern_options=jsonschema_rs.RegexOptions(),
+            validate_formats=False,
+            mask="the value",
         )
     except (ValueError, RecursionError, jsonschema_rs.ReferencingError, UnicodeEncodeError) as error:
         words = next(iter(str(error).splitlines()), "too deep")[:_SHOWN]

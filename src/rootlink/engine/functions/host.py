@@ -97,14 +97,14 @@ class FunctionHost:
         return await self._compile_script(ws, spec, connection, first)
 
     async def _compile_script(self, ws: str, spec: FunctionSpec, connection: str | None, first: str) -> Held:
-        """The body as statements whose last one is the function. Raises Invalid with `first`, what was wrong with it otherwise."""
+        """The body as statements whose last one is the function. Raises Invalid with `first`, what else was wrong."""
         version, now = self._ledger.next_version(ws, spec.name), timestamp(time.time())
         statements = Held(self._next_handle(), ws, spec, as_statements(spec.code), version, connection, now)
         wrong = await self._pool.check(statements)
         self._pool.forget(statements)
         if wrong:
             raise Invalid(first)
-        held = Held(self._next_handle(), ws, spec, as_script(spec.code), version, connection, now)
+        held = Held(self._next_handle(), ws, spec, as_script(spec.code, spec.name), version, connection, now)
         outcome = await self._pool.run(held, Call(), None, PROBE_SECS)
         if outcome.status != "ok" or outcome.output != "function":
             self._pool.forget(held)
@@ -239,10 +239,19 @@ class FunctionHost:
         return run
 
     def _at_rest(self, run: Run) -> Run:
-        """The caller gets the output as it is; what is written down holds no secret."""
+        """The caller gets the output as it is; what is written down holds no secret.
+
+        A number may be spelt like a secret; with its mark the text is no JSON any more, and the output is not kept.
+        """
         said = msgspec.json.encode(run.output).decode()
         hidden = self._redactor(said)
-        return run if hidden == said else msgspec.structs.replace(run, output=msgspec.json.decode(hidden))
+        if hidden == said:
+            return run
+        try:
+            output = msgspec.json.decode(hidden)
+        except msgspec.DecodeError:
+            output = None
+        return msgspec.structs.replace(run, output=output)
 
     async def close(self) -> None:
         """End every run (`killed`) and every process, and write down what is unwritten."""

@@ -1,4 +1,4 @@
-"""A body is one JavaScript expression, or statements of which the last one is. What people's files have around it, and how V8's complaint about it reads.
+"""A body is one JavaScript expression, or statements of which the last one is; and how V8's complaint about it reads.
 
 The worker compiles `(SOURCE` newline `)` and `[SOURCE` newline `]`: a source that closes the one bracket can't close the other.
 """
@@ -52,9 +52,10 @@ def as_statements(code: str) -> str:
     return f"()=>{{\n{code}\n}}"
 
 
-def as_script(code: str) -> str:
+def as_script(code: str, name: str) -> str:
     """`code` as statements: an expression whose value is that of the last one. A string can't close what is around it."""
-    return f"eval({json.dumps(code)})"
+    named = f"{code}\n//# sourceURL={name}.js"  # so that errors name the author's lines
+    return f"eval({json.dumps(named)})"
 
 
 def complaint(text: str, lines: int) -> str:

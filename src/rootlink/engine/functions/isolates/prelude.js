@@ -26,8 +26,8 @@ const KEY = (() => {
   let finished = '';
   let body = null;
   let wanted = [];
-  const live = create(null); // call → its state
-  const loaded = create(null); // file of apis/ → what it made
+  const live = create(null); // its state, by call
+  const loaded = create(null); // what a file of apis/ made, by name
 
   // ── saying things to the host ──────────────────────────────────────────────────────────────────────────────────────────
 

@@ -128,7 +128,7 @@ class Prelude:
 
 
 def _without_comments(path: Path) -> str:
-    """Lines that are nothing but a comment would be kept in every isolate, and their dashes make V8 take two bytes a character."""
+    """Lines that are but a comment would be kept in every isolate, and their dashes make V8 take two bytes a character."""
     lines = path.read_text("utf-8").splitlines()
     return "\n".join(line.strip() for line in lines if not line.lstrip().startswith("// "))
 
