@@ -2,8 +2,8 @@
 
 What each line means
 - tools/call: one call at a time over one kept connection, the same small server each time: asked directly, through Rootlink
-  (gateway + engine), through FastMCP's proxy. `added` is the median less the direct median. CPU is what gateway and engine
-  (or the proxy) spent a call, user and system.
+  (gateway + engine), through FastMCP's proxy. `added` is the median less the direct median. CPU is what gateway + engine,
+  or the proxy, spent a call, user and system.
 - tools/list: 10 mounts of 51 tools, one of which never answers.
 - list_changed: from the moment the new server can answer (its process told us so) to the client's notice; and from the request.
 """
@@ -43,8 +43,8 @@ def ms(seconds: float) -> str:
     return f"{seconds * 1000:.2f} ms"
 
 
-def cpu(processes: list[psutil.Process]) -> float:
-    return sum(sum(process.cpu_times()[:2]) for process in processes)
+def cpu(process: psutil.Process) -> float:
+    return float(sum(process.cpu_times()[:2]))
 
 
 class Client:
@@ -130,7 +130,7 @@ def instance(*flags: str) -> Iterator[Instance]:
 
 
 def programs(made: Instance) -> list[psutil.Process]:
-    """Gateway and engine, without the mounted servers."""
+    """Gateway, then engine; without the mounted servers."""
     return made.programs("gateway") + made.programs("engine")
 
 
@@ -149,21 +149,23 @@ async def calls(made: Instance, http: aiohttp.ClientSession) -> None:
         for kind, name in (("HTTP mount", "web__echo"), ("stdio mount", "pipe__echo")):
             spent, taken = await spent_on(client, programs(made), {**echo, "name": name})
             added = statistics.median(taken) - statistics.median(direct)
-            row(f"  Rootlink, {kind}", ms(statistics.median(taken)), ms(p99(taken)), ms(added), ms(spent))
+            parts = " + ".join(f"{part * 1000:.2f}" for part in spent)
+            row(f"  Rootlink, {kind}", ms(statistics.median(taken)), ms(p99(taken)), ms(added), f"{parts} ms")
         with fastmcp_proxy(url) as (proxy, proxied):
             peer = await Client(http, proxied).start()
             spent, taken = await spent_on(peer, [psutil.Process(proxy.pid)], echo, calls=100)
             added = statistics.median(taken) - statistics.median(direct)
-            row("  FastMCP 4 proxy, HTTP", ms(statistics.median(taken)), ms(p99(taken)), ms(added), ms(spent))
+            row("  FastMCP 4 proxy, HTTP", ms(statistics.median(taken)), ms(p99(taken)), ms(added), ms(sum(spent)))
 
 
 async def spent_on(
     client: Client, processes: list[psutil.Process], params: Any, *, calls: int = CALLS
-) -> tuple[float, list[float]]:
-    """CPU seconds a call of `processes`, and the latencies. CPU counts the warm-up calls too, so it is divided by all."""
-    before = cpu(processes)
+) -> tuple[list[float], list[float]]:
+    """CPU seconds a call of each of `processes`, and the latencies. CPU counts the warm-up calls too, so it is divided by all."""
+    before = [cpu(process) for process in processes]
     taken = await client.time("tools/call", params, calls=calls)
-    return (cpu(processes) - before) / (calls + min(WARM, calls)), taken
+    all_calls = calls + min(WARM, calls)
+    return [(cpu(process) - had) / all_calls for process, had in zip(processes, before, strict=True)], taken
 
 
 def p99(taken: list[float]) -> float:

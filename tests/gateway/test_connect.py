@@ -81,7 +81,7 @@ async def test_a_function_with_key_and_host_is_sealed_allowed_and_deployed(insta
     assert _vault(instance) == {"RESEND_API_KEY": KEY}
     rules = await instance.data("GET", f"{P}/egress")
     row = _row(instance, "resend")
-    assert [(rule["domain"].partition(":")[0], rule["source"]) for rule in rules] == [("api.resend.com", f"connection:{row.id}")]
+    assert [(rule["domain"].partition(":")[0], rule["source"]) for rule in rules] == [("api.resend.com", "connection:resend")]
     desired = msgspec.json.decode(row.desired, type=Desired)
     assert desired.function is not None
     assert desired.function.env is not None

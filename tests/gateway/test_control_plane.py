@@ -9,9 +9,14 @@ from typing import Any
 import msgspec
 import pytest
 
+from rootlink.engine.functions.host import Deployed, Function, Run
+from rootlink.engine.rest import PREFIX, FunctionBody
+from rootlink.engine.rest import ROUTES as ENGINE_ROUTES
 from rootlink.errors import Unavailable
+from rootlink.gateway import engine_api
 from rootlink.records import EngineRow
 from rootlink.wire.engine import Decision
+from rootlink.wire.mounts import MountSpec
 from tests.gateway.conftest import ADMIN, Instance, Start
 
 P = "/v1/projects/default"
@@ -271,6 +276,35 @@ async def test_the_api_describes_itself(instance: Instance) -> None:
     text = msgspec.json.encode(described).decode()
     for reference in set(text.split('"$ref":"#/components/schemas/')[1:]):
         assert reference.partition('"')[0] in described["components"]["schemas"]
+
+
+async def test_the_api_description_holds_what_engines_serve(instance: Instance) -> None:
+    async with instance.http.get(instance.url + "/openapi.json") as response:
+        described = await response.json()
+    paths = described["paths"]
+    assert {(method.upper(), path) for path in paths if path.startswith("/engine/") for method in paths[path]} == {
+        (method, PREFIX + path) for method, path, _, _ in ENGINE_ROUTES
+    }
+    for path, operations in paths.items():
+        for operation in operations.values():
+            if path.startswith(("/engine/", "/mcp")):
+                assert operation["security"] == [{"key": []}], path
+            else:
+                assert operation["security"] in ([], [{"admin": []}, {"session": []}]), path
+    assert {"key", "admin", "session"} == set(described["components"]["securitySchemes"])
+    assert {"get", "post", "delete"} == set(described["paths"]["/mcp/{ws}"])
+
+
+def test_what_is_described_of_engines_is_what_they_take_and_give() -> None:
+    assert {(one.method, one.path, one.scope) for one in engine_api.REST} == {
+        (method, PREFIX + path, scope) for method, path, scope, _ in ENGINE_ROUTES
+    }
+    catalogues = {"lock", "concurrency"}  # the catalogue's to set
+    assert set(engine_api.NewServer.__struct_fields__) == set(MountSpec.__struct_fields__) - catalogues
+    assert set(engine_api.NewFunction.__struct_fields__) <= set(FunctionBody.__struct_fields__)
+    assert set(engine_api.DeployedFunction.__struct_fields__) == set(Deployed.__struct_fields__)
+    assert set(engine_api.FunctionView.__struct_fields__) <= set(Function.__struct_fields__)
+    assert set(engine_api.RunView.__struct_fields__) <= set(Run.__struct_fields__)
 
 
 async def test_what_nobody_expected_is_an_internal_error_with_an_id_and_nothing_else(

@@ -12,7 +12,7 @@ import pytest
 from rootlink.gateway import link as links_module
 from rootlink.gateway.link import Aborted, Broken, Links, Untaken, request
 
-ASK = request(b"POST", b"/x", [(b"host", b"e")], b"hello")
+ASK = request(b"POST", b"/x", [(b"host", b"e")], 5), b"hello"
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
 Peer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -51,16 +51,16 @@ def answers(*parts: bytes, keep: bool = True) -> Peer:
 async def _body(links: Links) -> bytes:
     link = await links.take()
     try:
-        await link.ask(ASK)
+        await link.ask(*ASK)
         return await link.body(1 << 20)
     finally:
         link.release()
 
 
 def test_a_request_says_its_length_and_nothing_twice() -> None:
-    assert request(b"POST", b"/a?b", [(b"host", b"h")], b"xy") == b"POST /a?b HTTP/1.1\r\nhost: h\r\ncontent-length: 2\r\n\r\nxy"
-    assert request(b"GET", b"/", [], b"") == b"GET / HTTP/1.1\r\n\r\n"
-    assert request(b"POST", b"/", [], b"") == b"POST / HTTP/1.1\r\ncontent-length: 0\r\n\r\n"
+    assert request(b"POST", b"/a?b", [(b"host", b"h")], 2) == b"POST /a?b HTTP/1.1\r\nhost: h\r\ncontent-length: 2\r\n\r\n"
+    assert request(b"GET", b"/", []) == b"GET / HTTP/1.1\r\n\r\n"
+    assert request(b"POST", b"/", []) == b"POST / HTTP/1.1\r\ncontent-length: 0\r\n\r\n"
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ async def test_what_the_other_side_never_accepted_was_not_taken(path: str) -> No
     listener.bind(path)
     listener.listen()
     link = await Links(path).take()
-    asked = asyncio.create_task(link.ask(ASK))
+    asked = asyncio.create_task(link.ask(*ASK))
     await asyncio.sleep(0.05)
     listener.close()
     with pytest.raises(Untaken):
@@ -137,7 +137,7 @@ async def test_what_the_other_side_did_not_read_was_not_taken(path: str) -> None
     listener.listen()
     listener.settimeout(2)
     link = await Links(path).take()
-    asked = asyncio.create_task(link.ask(ASK))
+    asked = asyncio.create_task(link.ask(*ASK))
     await asyncio.sleep(0.05)
     accepted, _ = listener.accept()
     accepted.recv(10)
@@ -181,7 +181,7 @@ async def test_giving_up_wakes_whoever_waits_and_ends_the_connection(path: str) 
 
     async with await _serving(path, peer):
         link = await Links(path).take()
-        asked = asyncio.create_task(link.ask(ASK))
+        asked = asyncio.create_task(link.ask(*ASK))
         await asyncio.sleep(0.02)
         link.abort()
         with pytest.raises(Aborted):
@@ -203,7 +203,7 @@ async def test_a_slow_reader_holds_up_the_writer_not_our_memory(path: str) -> No
 
     async with await _serving(path, peer):
         link = await Links(path).take()
-        await link.ask(ASK)
+        await link.ask(*ASK)
         await asyncio.sleep(0.3)
         assert link._size <= links_module.HIGH + links_module.READ
         stuck = sent
@@ -212,3 +212,23 @@ async def test_a_slow_reader_holds_up_the_writer_not_our_memory(path: str) -> No
         while sent == stuck:
             await asyncio.wait_for(link.chunk(), 2)
         link.release()
+
+
+async def test_a_link_that_still_holds_some_of_its_request_is_not_used_again(path: str) -> None:
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(OK)
+        await writer.drain()
+        await asyncio.Event().wait()  # and reads no more
+
+    server = await _serving(path, peer)
+    links = Links(path)
+    link = await links.take()
+    body = b"x" * 8_000_000
+    await link.ask(request(b"POST", b"/x", [], len(body)), body)
+    assert await link.body(10) == b"ok"
+    assert not link.written
+    link.release()
+    assert links._idle == []
+    assert not link.usable
+    server.close()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import http.client
+import urllib.error
+import urllib.request
 
 import pytest
 
@@ -165,6 +168,64 @@ async def test_who_goes_on_sending_after_the_refusal_is_cut_off(instance: Instan
                 await writer.drain()
                 await asyncio.sleep(0.01)
     writer.close()
+
+
+async def test_nobody_sends_more_than_so_much_after_the_refusal(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "LINGER_BYTES", 1_000_000)
+    reader, writer = await asyncio.open_connection("127.0.0.1", instance.port)
+    writer.write(post("Content-Length: 500000000"))
+    assert b"413" in await reader.readline()
+    sent = 0
+    with pytest.raises(ConnectionError):  # noqa: PT012 (how much waits in the kernel is its business)
+        async with asyncio.timeout(4):
+            while True:
+                writer.write(b"x" * 100_000)
+                await writer.drain()
+                sent += 100_000
+    assert sent < 50_000_000
+    writer.close()
+
+
+async def test_a_body_just_over_the_cap_holds_up_nobody_behind_it(start: Start) -> None:
+    """The refusal comes when all of the body is here, so there is nothing to wait for."""
+    instance: Instance = await start(control_body=100)
+    chunk = b"c8\r\n" + b"x" * 200 + b"\r\n0\r\n\r\n"
+    sent = post("Transfer-Encoding: chunked") + chunk + head("GET /livez HTTP/1.1")
+    began = asyncio.get_running_loop().time()
+    assert [status for status, _ in await exchange(instance.port, sent)] == [413, 200]
+    assert asyncio.get_running_loop().time() - began < 2
+
+
+@pytest.mark.parametrize("close", [False, True], ids=["kept alive", "Connection: close"])
+@pytest.mark.parametrize(("path", "token", "status"), [("/mcp", True, 413), ("/v1/projects", True, 413), ("/mcp", False, 401)])
+async def test_a_client_that_writes_all_before_it_reads_gets_its_refusal(
+    instance: Instance, path: str, token: bool, status: int, close: bool
+) -> None:
+    key = (ADMIN if path.startswith("/v1") else instance.key) if token else "wrong"
+
+    def once() -> tuple[int, str | None]:
+        client = http.client.HTTPConnection("127.0.0.1", instance.port, timeout=20)
+        try:
+            headers = {"authorization": f"Bearer {key}", **({"connection": "close"} if close else {})}
+            client.request("POST", path, b"x" * 9_000_000, headers)
+            answer = client.getresponse()
+            answer.read()
+            return answer.status, answer.getheader("connection")
+        finally:
+            client.close()
+
+    assert [await asyncio.to_thread(once) for _ in range(20)] == [(status, "close")] * 20
+
+
+async def test_a_refused_body_of_thirty_megabytes_still_gets_its_answer_by_urllib(instance: Instance) -> None:
+    def once() -> int:
+        request = urllib.request.Request(instance.url + "/mcp", b"x" * 30_000_000, instance.bearer)
+        with pytest.raises(urllib.error.HTTPError) as refused, urllib.request.urlopen(request, timeout=20):
+            pass
+        refused.value.close()
+        return refused.value.code
+
+    assert [await asyncio.to_thread(once) for _ in range(5)] == [413] * 5
 
 
 async def test_a_head_that_does_not_end_is_refused_in_time(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> None:

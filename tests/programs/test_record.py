@@ -56,3 +56,22 @@ def test_the_admin_token_is_made_once_and_for_this_user_only(tmp_path: Path) -> 
     token = admin_token(path)
     assert len(token) == 64 and admin_token(path) == token
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o666])
+def test_an_admin_token_that_others_may_read_is_refused(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "admin-token"
+    token = admin_token(path)
+    path.chmod(mode)
+    with pytest.raises(Unavailable, match=f"mode {mode:04o}.*chmod 600") as refused:
+        admin_token(path)
+    assert token not in refused.value.message
+    path.chmod(0o600)
+    assert admin_token(path) == token
+
+
+def test_an_admin_token_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "admin-token"
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(Unavailable, match="is no text"):
+        admin_token(path)

@@ -170,7 +170,18 @@ def test_a_link_in_place_of_the_runtime_directory_is_refused(tmp_path: Path) -> 
     path = runtime_path(tmp_path)
     path.symlink_to(tmp_path)
     try:
-        with pytest.raises(Forbidden):
+        with pytest.raises(Forbidden, match="a symbolic link is there: remove it"):
+            runtime_dir(tmp_path)
+    finally:
+        path.unlink()
+
+
+@pytest.mark.parametrize("there", ["file", "link to nowhere"])
+def test_what_is_in_the_way_of_the_runtime_directory_is_named(tmp_path: Path, there: str) -> None:
+    path = runtime_path(tmp_path)
+    path.touch() if there == "file" else path.symlink_to(tmp_path / "nowhere")
+    try:
+        with pytest.raises(Forbidden, match=rf"{path} must be .* a (file|symbolic link) is there: remove it and start again"):
             runtime_dir(tmp_path)
     finally:
         path.unlink()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -24,7 +25,7 @@ from rootlink.programs import up
 from rootlink.programs.probe import Answer, ask
 from rootlink.programs.record import Record
 from rootlink.programs.settings import Settings, runtime_path
-from rootlink.provisioner.launch import identity
+from rootlink.provisioner.launch import hold, identity
 from rootlink.provisioner.launch.identity import Family, Identity
 from tests.provisioner.stage import until_now
 
@@ -212,6 +213,121 @@ def test_the_next_up_ends_what_a_killed_one_left(instance: Instance) -> None:
     until_now(lambda: Record(instance.settings.run_dir / "rootlink.json").process() is None, "up is gone")
     instance.up()
     assert not identity.alive(gateway)
+
+
+def test_an_engine_whose_record_is_lost_is_ended_by_down(instance: Instance) -> None:
+    instance.up()
+    engine = instance.engine()
+    _strike(instance, engine)
+    assert up.status(instance.settings)["engine_pids"] == [engine.pid]
+    assert up.down(instance.settings) >= 1
+    assert not identity.alive(engine)
+
+
+def test_an_engine_whose_record_is_lost_is_replaced_by_the_next_up(instance: Instance) -> None:
+    instance.up()
+    engine = instance.engine()
+    _strike(instance, engine)
+    instance.up()
+    assert instance.engine() != engine
+    assert not identity.alive(engine)
+    assert len(up.status(instance.settings)["engine_pids"]) == 1
+
+
+def _strike(instance: Instance, engine: Identity) -> None:
+    """Everything but the engine is gone at once, and its record is damaged."""
+    processes = [instance.process(name) for name in ("rootlink", "provisioner", "gateway")]
+    for number in (signal.SIGSTOP, signal.SIGKILL):  # stopped first, so that none of them can clear up
+        for process in processes:
+            os.kill(process.pid, number)
+    until_now(lambda: not [one for one in processes if identity.alive(one)], "they are gone")
+    assert identity.alive(engine)
+    for record in (instance.settings.home / "projects").glob("*/engine/run.json"):
+        record.write_text("{")
+
+
+def test_a_second_engine_on_the_same_state_refuses_to_start(instance: Instance, tmp_path: Path) -> None:
+    instance.up()
+    engine = instance.engine()
+    [folder] = (instance.settings.home / "projects").glob("*/engine")
+    second = {"project": "prj_1", "key": "k", "socket": str(tmp_path / "s.sock"), "state_dir": str(folder)}
+    text = json.dumps({**second, "files_dir": str(tmp_path), "store_dir": str(tmp_path)})
+    argv = [sys.executable, "-P", "-m", "rootlink.programs", "engine", "--home", str(instance.settings.home)]
+    done = subprocess.run(argv, input=text, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 1 and "rootlink engine: conflict: another engine of this project runs already" in done.stderr
+    assert identity.alive(engine)
+
+
+def test_a_damaged_state_is_told_with_the_file_and_what_to_do(instance: Instance) -> None:
+    instance.up()
+    instance.engine()
+    assert (answer := instance.ask("POST", "/v1/projects/default/engine/stop")) is not None and answer.status == 200
+    [state] = (instance.settings.home / "projects").glob("*/engine/state.db")
+    state.write_bytes(b"no database " * 1000)
+    answer = instance.ask("POST", "/v1/projects/default/engine/restart")
+    assert answer is not None and answer.status == 503
+    message = json.loads(answer.body)["error"]["message"]
+    assert f"{state} is damaged. Move it away" in message and "Traceback" not in message and ".py" not in message
+    state.unlink()
+    instance.engine()
+
+
+@pytest.mark.parametrize("wait", [0.0, 0.1, 0.3])
+def test_down_ends_an_up_that_is_just_starting(instance: Instance, wait: float) -> None:
+    settings = instance.settings
+    argv = [sys.executable, "-m", "rootlink", "--home", str(settings.home), "up", "--port", "0", "--json"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True) as process:
+        until_now(lambda: hold.held(settings.run_dir / "up.lock"), "it has begun")
+        time.sleep(wait)  # what is tested is the moment
+        assert up.down(settings) == 1
+        assert process.wait(5.0) in (0, -signal.SIGTERM)
+    assert not hold.held(settings.run_dir / "up.lock") and not hold.held(settings.run_dir / "provisioner.lock")
+    assert not runtime_path(settings.home).exists()
+    instance.up()
+
+
+def test_down_leaves_the_sockets_of_an_up_that_started_meanwhile(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
+    instance.up()
+    monkeypatch.setattr(up, "_end_up", lambda settings: 0)  # it came after `down` had looked
+    with pytest.raises(Unavailable, match="others keep starting"):
+        up.down(instance.settings)
+    assert list(runtime_path(instance.settings.home).glob("*.sock"))
+    assert (answer := instance.ask("GET", "/readyz")) is not None and answer.status == 200
+    monkeypatch.undo()
+
+
+def test_a_log_folder_that_is_gone_is_made_again_and_nothing_ends(instance: Instance) -> None:
+    instance.up()
+    shutil.rmtree(instance.settings.logs_dir)
+    gateway = instance.process("gateway")
+    os.kill(gateway.pid, signal.SIGKILL)
+    until_now(lambda: not identity.alive(gateway), "it is gone")
+    answer = instance.ask("GET", "/readyz")
+    assert answer is not None and answer.status == 200
+    assert identity.alive(instance.process("rootlink")) and (instance.settings.logs_dir / "gateway.log").exists()
+
+
+def test_a_child_that_can_not_be_started_again_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings.load({"home": str(tmp_path)}, {})
+    settings.prepare()
+    now, tries = [1000.0], list[float]()
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    child = up.Child("nothing", settings)
+
+    def start() -> None:
+        tries.append(now[0] - 1000.0)
+        if len(tries) < 4:
+            raise OSError(errno.EAGAIN, "no process to be had")
+        child.process = subprocess.Popen(["sleep", "300"])
+
+    monkeypatch.setattr(child, "start", start)
+    while child.ended():
+        wait = child.look()
+        assert wait is None or wait > 0
+        now[0] += 0.5
+    monkeypatch.undo()
+    child.stop(0.5)
+    assert tries == [0.0, 0.5, 1.5, 3.5]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

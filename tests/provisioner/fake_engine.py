@@ -2,11 +2,13 @@
 
 `knobs.json` in its state directory, read at each use, makes it misbehave:
     crash, mute         end at once with words on stderr; live on without ever listening
+    traceback           end at once with a traceback
     deaf                ignore TERM, and answer /internal/stop without stopping
     litter              at start, leave a process behind in a session of its own; its pid goes to `litter`
     install             "ok" | "fail" | "hold" (until the file `release` is there) | "die" (once)
     after_install       "hold": as above, between having installed and saying so
     remove              "hold": as above, between having removed and saying so
+    environment         "refuse": answer new secrets with 503
     silent_connections  answer the list of connections with 500
 What happened is in `journal`, one JSON array a line: ["spawn", generation-independent facts] and so on.
 """
@@ -26,6 +28,7 @@ from typing import Any
 import msgspec
 
 from rootlink.programs import prctl
+from rootlink.provisioner.launch import hold
 from rootlink.wire.engine import EngineConfig, Environment
 from rootlink.wire.mounts import Actual, Desired, digest
 
@@ -97,6 +100,9 @@ class Engine:
                     self.stopped.set()
                 return 200, {"stopping": self.stopping}
             case "PUT", "/internal/environment":
+                if knob("environment") == "refuse":
+                    note("environment refused")
+                    return 503, {"code": "unavailable", "message": "not now"}
                 given = msgspec.json.decode(body, type=Environment)
                 changed = sorted({name for name, _ in given.secrets.items() ^ self.secrets.items()})
                 self.secrets, self.policy = dict(given.secrets), given.policy
@@ -183,8 +189,11 @@ def litter() -> None:
 async def main() -> None:
     facts = {"secrets": dict(CONFIG.secrets), "environ": sorted(os.environ), "allow": CONFIG.policy.allow}  # noqa: TID251
     note("spawn", facts)
+    if knob("traceback"):
+        raise ValueError("words of /some/file.py")
+    hold.take(STATE / "engine.lock", "rootlink engine: conflict: held", within=2.0)  # until the end of this process
     if knob("crash"):
-        sys.exit("I can't go on")
+        sys.exit("rootlink engine: unavailable: I can't go on")
     if knob("litter"):
         prctl.adopt_orphans()  # as the real engine program does
         litter()

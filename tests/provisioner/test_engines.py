@@ -233,6 +233,46 @@ async def test_a_refresh_reaches_a_running_engine_and_starts_none(stage: Stage, 
         assert stage.journal(project, "environment")[-1] == ["environment", ["TOKEN"], ["new.example"]]
 
 
+async def test_a_change_that_did_not_get_through_is_pushed_again_until_it_has(stage: Stage, provisioner: Opens) -> None:
+    project = stage.project()
+    async with provisioner() as one:
+        await one.engines.ensure(project)
+        await one.engines.poll()
+        assert stage.journal(project, "environment") == []  # nothing changed, nothing is pushed
+        stage.knobs(project, environment="refuse")
+        stage.secret(project, "LATE", "late-value")
+        stage.store.egress.add(project, "late.example")
+        with pytest.raises(Unavailable):
+            await one.engines.refresh(project)
+        await one.engines.poll()
+        await until(lambda: len(stage.journal(project, "environment refused")) == 2, "it was tried again")
+        stage.knobs(project)
+
+        async def told() -> bool:
+            await one.engines.poll()
+            return bool(stage.journal(project, "environment"))
+
+        deadline = asyncio.get_running_loop().time() + 5.0
+        while not await told():
+            assert asyncio.get_running_loop().time() < deadline
+        assert stage.journal(project, "environment")[-1] == ["environment", ["LATE"], ["late.example"]]
+        pushes = len(stage.journal(project, "environment"))
+        await until(lambda: not one.engines._seats[project].pushing.locked(), "the answer is in")
+        await one.engines.poll()
+        await one.engines.poll()
+        assert len(stage.journal(project, "environment")) == pushes
+
+
+async def test_a_change_nobody_told_of_reaches_the_engine_with_the_next_poll(stage: Stage, provisioner: Opens) -> None:
+    """The gateway could not reach us."""
+    project = stage.project()
+    async with provisioner() as one:
+        await one.engines.ensure(project)
+        stage.secret(project, "LATE", "late-value")
+        await one.engines.poll()
+        await until(lambda: stage.journal(project, "environment"), "it was told")
+
+
 async def test_a_change_made_during_a_start_reaches_the_engine(stage: Stage, provisioner: Opens) -> None:
     project = stage.project()
     async with provisioner() as one:

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from rootlink.errors import Unavailable
-from rootlink.provisioner.launch import identity
+from rootlink.provisioner.launch import hold, identity
 from rootlink.provisioner.launch.identity import Family, Identity
 from rootlink.provisioner.launch.launcher import Running
 from rootlink.provisioner.launch.process import LOG_CAP, ProcessLauncher
@@ -76,7 +76,7 @@ async def test_the_record_is_for_this_user_only(stage: Stage) -> None:
 async def test_an_engine_that_ends_at_start_is_told_with_its_last_words(stage: Stage) -> None:
     project, one = stage.project(), launcher(stage)
     stage.knobs(project, crash=True)
-    with pytest.raises(Unavailable, match="ended before it was ready; its last words: I can't go on"):
+    with pytest.raises(Unavailable, match="ended before it was ready: I can't go on"):
         await one.start(config(stage, project), 1)
     assert not stage.layout.record(project).exists() and stage.engine_process(project) is None
 
@@ -136,6 +136,68 @@ async def test_a_strangers_process_is_never_touched(stage: Stage) -> None:
     finally:
         stranger.kill()
         stranger.wait()
+
+
+@pytest.mark.parametrize("content", [b"{", None])
+async def test_an_engine_whose_record_is_lost_is_ended(stage: Stage, content: bytes | None) -> None:
+    project, one = stage.project(), launcher(stage)
+    running = await one.start(config(stage, project), 1)
+    record = stage.layout.record(project)
+    record.unlink() if content is None else record.write_bytes(content)
+    assert await launcher(stage).recover(project) is None
+    assert not one.poll(running)
+    one.forget(running)
+
+
+async def test_an_engine_beside_the_recorded_one_is_ended_before_the_next_starts(stage: Stage) -> None:
+    project, one = stage.project(), launcher(stage)
+    old = await one.start(config(stage, project), 1)
+    other = Running(project, Identity(1, "0:1"), "k" * 64, str(stage.runtime / "x.sock"), 3, "then")
+    stage.layout.record(project).write_bytes(msgspec.json.encode(other))
+    two = launcher(stage)
+    new = await two.start(config(stage, project), 2)
+    assert not one.poll(old) and two.poll(new)
+    await two.stop(new)
+    one.forget(old)
+
+
+async def test_a_file_that_names_a_stranger_does_not_end_him(stage: Stage) -> None:
+    """Neither one that nobody holds, nor one that someone else holds."""
+    project, one = stage.project(), launcher(stage)
+    stranger = subprocess.Popen(["sleep", "300"])
+    try:
+        known = identity.identify(stranger.pid)
+        lock = stage.layout.lock(project)
+        lock.write_bytes(msgspec.json.encode(known))
+        assert hold.holder(lock) is None and await one.recover(project) is None
+        running = await one.start(config(stage, project), 1)
+        lock.write_bytes(msgspec.json.encode(known))
+        assert hold.holder(lock) == running.process  # the kernel knows better than the file
+        stage.layout.record(project).unlink()
+        assert await launcher(stage).recover(project) is None
+        assert stranger.poll() is None and not one.poll(running)
+        one.forget(running)
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+async def test_a_traceback_is_never_quoted_to_clients(stage: Stage) -> None:
+    project, one = stage.project(), launcher(stage)
+    stage.knobs(project, traceback=True)
+    with pytest.raises(Unavailable, match=r"ended before it was ready; logs/engine-.* has more") as refused:
+        await one.start(config(stage, project), 1)
+    assert "Traceback" not in refused.value.message and "file.py" not in refused.value.message
+    assert any("Traceback" in line for line in one.log(project))
+
+
+async def test_the_words_of_an_earlier_start_are_not_taken_for_this_ones(stage: Stage) -> None:
+    project, one = stage.project(), launcher(stage)
+    stage.layout.log(project).write_text("rootlink engine: unavailable: long ago\n")
+    stage.knobs(project, traceback=True)
+    with pytest.raises(Unavailable) as refused:
+        await one.start(config(stage, project), 1)
+    assert "long ago" not in refused.value.message
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"pid": 1}', b"\xff" * 10, b"[" * 100_000])

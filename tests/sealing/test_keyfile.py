@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import signal
 import stat
+import subprocess
 import threading
 from pathlib import Path
 
@@ -51,6 +52,35 @@ def test_a_public_key_that_is_missing_or_of_another_pair_is_written_anew(private
     public.unlink() if left is None else public.write_bytes(left)
     Unsealer.open_or_create(private, public)
     assert Sealer.read(public).key_id == key_id
+
+
+@pytest.mark.parametrize("left", ["public key", "secrets"])
+def test_a_lost_private_key_is_not_replaced(private: Path, public: Path, left: str) -> None:
+    before = Unsealer.open_or_create(private, public).key_id
+    private.rename(private.with_name("away"))
+    if left == "secrets":
+        public.unlink()
+    with pytest.raises(
+        Unavailable, match=r"seal\.key is missing.*opens the secrets.*Put it back.*start anew.*seal\.pub"
+    ) as refused:
+        Unsealer.open_or_create(private, public, sealed=lambda: left == "secrets")
+    assert not private.exists()
+    private.with_name("away").rename(private)
+    assert Unsealer.open_or_create(private, public, sealed=lambda: True).key_id == before
+    assert str(private) in refused.value.message and str(public) in refused.value.message
+
+
+def test_who_gives_up_a_lost_key_gets_another(private: Path, public: Path) -> None:
+    """By what the refusal says, word for word."""
+    before = Unsealer.open_or_create(private, public).key_id
+    private.unlink()
+    with pytest.raises(Unavailable) as refused:
+        Unsealer.open_or_create(private, public, sealed=lambda: True)
+    command = refused.value.message.partition("to start anew: ")[2].partition(", start,")[0]
+    subprocess.run(command, shell=True, check=True)
+    after = Unsealer.open_or_create(private, public, sealed=lambda: True).key_id
+    assert after != before and after == Sealer.read(public).key_id
+    assert [file.name for file in private.parent.iterdir()] == ["seal.key"]
 
 
 def test_a_private_key_is_never_written_over(private: Path) -> None:

@@ -63,7 +63,7 @@ def test_a_commit_is_on_the_disk_before_it_is_acknowledged(path: Path) -> None:
 def test_a_file_that_is_no_database_is_refused_with_what_to_do(path: Path, damage: bytes) -> None:
     opened(path).close()
     path.write_bytes(damage or b"\xff" * path.stat().st_size)
-    with pytest.raises(Unavailable, match=r"control/rootlink\.db is not a database.*backup.*rootlink restore"):
+    with pytest.raises(Unavailable, match=r"control/rootlink\.db is not a database.*put a copy of control/rootlink\.db back"):
         opened(path)
 
 

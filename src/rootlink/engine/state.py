@@ -48,6 +48,18 @@ CREATE TABLE IF NOT EXISTS sessions (
     id TEXT PRIMARY KEY, ws TEXT NOT NULL, principal TEXT NOT NULL, version TEXT NOT NULL, seen REAL NOT NULL);
 """
 
+# Texts are asked for as bytes: sqlite3 gives up on a whole answer for one text that is none.
+_MOUNTS = """
+SELECT CAST(ws AS BLOB), CAST(spec AS BLOB), CAST(connection AS BLOB), CAST(catalogue AS BLOB), CAST(name AS BLOB)
+FROM mounts ORDER BY rowid
+"""
+_CONNECTIONS = """
+SELECT CAST(id AS BLOB), CAST(ws AS BLOB), CAST(name AS BLOB), CAST(kind AS BLOB), CAST(digest AS BLOB) FROM connections
+"""
+_SESSION = """
+SELECT CAST(id AS BLOB), CAST(ws AS BLOB), CAST(principal AS BLOB), CAST(version AS BLOB) FROM sessions WHERE id = ?
+"""
+
 
 class ConnectionRow(msgspec.Struct, frozen=True):
     id: str
@@ -70,9 +82,9 @@ def damaged(path: Path, error: sqlite3.DatabaseError) -> RootlinkError:
     if words is not None:
         return Unavailable(f"the engine's state {path} can't be used: {words}")
     return Unavailable(
-        f"the engine's state {path} is damaged. Move it away, together with {path.name}-wal and {path.name}-shm: the next call then "
-        "starts with an empty one; connections are brought back by themselves, servers and functions installed by hand are lost "
-        "and must be installed again"
+        f"the engine's state {path} is damaged. Move it away, together with {path.name}-wal and {path.name}-shm: the next call "
+        "then starts with an empty one; connections are brought back by themselves, servers and functions installed by hand are "
+        "lost and must be installed again"
     )
 
 
@@ -121,7 +133,6 @@ class State:
             raise self._in_words(error) from error
 
     def _rows(self, statement: str, values: tuple[object, ...] = ()) -> list[tuple[bytes | None, ...]]:
-        """Every column as the bytes it is kept as: sqlite3 itself gives up on the whole answer for one text that is none."""
         try:
             return self.db.execute(statement, values).fetchall()
         except sqlite3.DatabaseError as error:
@@ -137,7 +148,7 @@ class State:
         """Workspace, spec, connection and the lists last known, in the order they were mounted in. One that can't be read is
         skipped: a connection's is put back by its reconciler, one that was installed by hand must be installed again."""
         found = []
-        for row in self._rows(f"SELECT {_bytes('ws, spec, connection, catalogue, name')} FROM mounts ORDER BY rowid"):
+        for row in self._rows(_MOUNTS):
             try:
                 found.append(_mount(*row[:4]))
             except _UNREADABLE as error:
@@ -162,11 +173,11 @@ class State:
     # connections
 
     def connections(self) -> list[ConnectionRow]:
-        rows = self._rows(f"SELECT {_bytes('id, ws, name, kind, digest')} FROM connections ORDER BY rowid")
+        rows = self._rows(f"{_CONNECTIONS} ORDER BY rowid")
         return [found for row in rows if (found := self._texts(row, ConnectionRow)) is not None]
 
     def connection(self, id: str) -> ConnectionRow | None:
-        rows = self._rows(f"SELECT {_bytes('id, ws, name, kind, digest')} FROM connections WHERE id = ?", (id,))
+        rows = self._rows(f"{_CONNECTIONS} WHERE id = ?", (id,))
         return self._texts(rows[0], ConnectionRow) if rows else None
 
     def put_connection(self, row: ConnectionRow) -> None:
@@ -179,7 +190,7 @@ class State:
 
     def session(self, id: str) -> SessionRow | None:
         """None also for one that can't be read: its client makes a new one."""
-        rows = self._rows(f"SELECT {_bytes('id, ws, principal, version')} FROM sessions WHERE id = ?", (id,))
+        rows = self._rows(_SESSION, (id,))
         return self._texts(rows[0], SessionRow) if rows else None
 
     def put_session(self, row: SessionRow) -> None:
@@ -197,10 +208,6 @@ class State:
         except _UNREADABLE as error:
             log.error("row skipped: it can't be read", kind=shape.__name__, why=type(error).__name__, state=str(self._path))
             return None
-
-
-def _bytes(columns: str) -> str:
-    return ", ".join(f"CAST({column} AS BLOB)" for column in columns.split(", "))
 
 
 def _mount(

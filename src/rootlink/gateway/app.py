@@ -20,15 +20,16 @@ from starlette.routing import Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rootlink.catalog import Catalog
-from rootlink.errors import Internal, RootlinkError, TooLarge
+from rootlink.errors import Internal, RootlinkError
 from rootlink.gateway import health, incidents, openapi, v1
 from rootlink.gateway.answers import Gone, Refusal
 from rootlink.gateway.auth import Guesses, KeyRing, Operators
+from rootlink.gateway.budget import Budget
 from rootlink.gateway.engines import Engines
-from rootlink.gateway.guard import Guard, drained
+from rootlink.gateway.guard import Guard
 from rootlink.gateway.metrics import Metrics
 from rootlink.gateway.plane import Errands, Plane
-from rootlink.gateway.protocol import abort_of
+from rootlink.gateway.protocol import abort_of, linger, unread
 from rootlink.gateway.provisioner import ProvisionerClient
 from rootlink.gateway.relay import Relay, is_relayed
 from rootlink.gateway.routes import Call, Route, nowhere, paths
@@ -51,7 +52,8 @@ def build(
     keys = KeyRing(store.keys, settings)
     engines = Engines(provisioner, settings.ensure_secs)
     operators = Operators(settings, guesses)
-    plane = Plane(store, sealer, catalog, provisioner, engines, keys, operators, Errands(), settings)
+    budget = Budget(settings.bodies, settings.bodies_each)
+    plane = Plane(store, sealer, catalog, provisioner, engines, keys, operators, Errands(), budget, settings)
     return Gateway(plane, console)
 
 
@@ -62,7 +64,7 @@ class Gateway:
         self.plane = plane
         self.metrics = Metrics()
         self._guard = Guard(plane.settings.allowed_hosts)
-        self._relay = Relay(plane.keys, plane.engines, plane.settings, self.metrics)
+        self._relay = Relay(plane.keys, plane.engines, plane.budget, plane.settings, self.metrics)
         self._console = console
         self._router = Router(paths(plane, self._routes()), redirect_slashes=False, default=nowhere, lifespan=self._lifespan)
 
@@ -152,25 +154,19 @@ class Exchange:
             ]
         await self._send(message)
 
-    def _lingering(self, receive: Receive) -> Send:
-        """Sends the answer whole and only then, before the connection may close, takes in what still arrives: many clients write
-        all of their body before they read, and would see a reset instead of a 413."""
-
-        async def send(message: Message) -> None:
-            if message["type"] != "http.response.body":
-                await self.send(message)
-                return
-            await self.send({**message, "more_body": True})
-            await drained(receive)
-            await self.send({"type": "http.response.body", "body": b""})
-
-        return send
+    async def _send_refusal(self, message: Message) -> None:
+        """What is left of the request's body is thrown away, and then the connection ends: the client is told so, and has time
+        to read it, since many write all of their body first and would see a reset instead."""
+        if unread(self._scope):
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
+            else:
+                linger(self._scope)
+        await self.send(message)
 
     async def refuse(self, error: RootlinkError, receive: Receive) -> None:
         if not self.status:
-            await Refusal(error, self.id)(
-                self._scope, receive, self._lingering(receive) if isinstance(error, TooLarge) else self.send
-            )
+            await Refusal(error, self.id)(self._scope, receive, self._send_refusal)
             return
         abort = abort_of(self._scope)  # half an answer is out; only the end of the connection can say that it is not whole
         if abort is not None:

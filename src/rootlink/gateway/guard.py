@@ -15,7 +15,6 @@ httptools refuses CL with TE, two lengths, folded headers and broken chunks, but
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -24,8 +23,8 @@ from starlette.types import Receive, Scope
 
 from rootlink.errors import Forbidden, Invalid, TooLarge
 from rootlink.gateway.answers import Gone
+from rootlink.gateway.budget import Share
 
-DRAIN_BYTES, DRAIN_SECS = 64 << 20, 5.0  # of a body that is refused already
 MOST_HEADERS = 64
 MOST_HEADER_BYTES = 16 * 1024
 
@@ -133,40 +132,38 @@ def _text(value: bytes | None) -> str | None:
     return None if value is None else value.decode("latin-1")
 
 
-async def read_body(receive: Receive, head: Head, most: int, within: float) -> bytes:
-    """The whole body. Raises `TooLarge` (at once if the length is told), `Invalid` if it takes longer than `within`, `Gone`."""
-    if head.length is not None and head.length > most:
-        raise TooLarge(f"The body is larger than {most} bytes")
+async def read_body(receive: Receive, head: Head, most: int, within: float, share: Share | None = None) -> bytes:
+    """The whole body, taken from `share`. Raises `TooLarge` and what `share` does (at once if the length is told), `Invalid`
+    if it takes longer than `within`, `Gone`."""
+    told = head.length or 0
+    _check_size(told, most, share)
     message = await _receive(receive, within)
     body: bytes = message.get("body", b"")
+    if len(body) > told:
+        _check_size(len(body), most, share)
     if not message.get("more_body"):
-        return _fitting(body, most)
-    return await _read_rest(receive, body, most, within)
+        return body
+    return await _read_rest(receive, body, told, most, within, share)
 
 
-async def drained(receive: Receive) -> None:
-    """What is left of a body, thrown away: at most `DRAIN_BYTES` in `DRAIN_SECS`."""
-    left = DRAIN_BYTES
-    with contextlib.suppress(Invalid, Gone):
-        deadline = asyncio.get_running_loop().time() + DRAIN_SECS
-        while left > 0:
-            message = await _receive(receive, deadline - asyncio.get_running_loop().time())
-            left -= len(message.get("body", b""))
-            if not message.get("more_body", False):
-                return
-
-
-async def _read_rest(receive: Receive, first: bytes, most: int, within: float) -> bytes:
+async def _read_rest(receive: Receive, first: bytes, told: int, most: int, within: float, share: Share | None) -> bytes:
     parts, size, more = [first], len(first), True
     deadline = asyncio.get_running_loop().time() + within
     while more:
         message = await _receive(receive, deadline - asyncio.get_running_loop().time())
         parts.append(message.get("body", b""))
         size += len(parts[-1])
-        if size > most:
-            raise TooLarge(f"The body is larger than {most} bytes")
+        if size > told:
+            _check_size(size, most, share)
         more = message.get("more_body", False)
     return b"".join(parts)
+
+
+def _check_size(size: int, most: int, share: Share | None) -> None:
+    if size > most:
+        raise TooLarge(f"The body is larger than {most} bytes")
+    if share is not None:
+        share.hold(size)
 
 
 async def _receive(receive: Receive, within: float) -> Any:
@@ -178,9 +175,3 @@ async def _receive(receive: Receive, within: float) -> Any:
     if message["type"] == "http.disconnect":
         raise Gone
     return message
-
-
-def _fitting(body: bytes, most: int) -> bytes:
-    if len(body) > most:
-        raise TooLarge(f"The body is larger than {most} bytes")
-    return body

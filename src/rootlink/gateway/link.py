@@ -24,6 +24,7 @@ from typing import cast
 import httptools
 
 READ = 32 * 1024  # bytes; asyncio's own reads are 256 KiB, which with 200 slow readers are 50 MiB
+SMALL = 16 * 1024  # bytes of a body below which one write is cheaper than no copy
 HIGH = 32 * 1024  # bytes waiting for the reader at which the socket is no longer read
 IDLE = 4.0  # seconds a link may wait in the pool; less than the 5 s after which the servers close theirs
 
@@ -132,13 +133,22 @@ class Link(asyncio.BufferedProtocol):
     def usable(self) -> bool:
         return self._transport is not None and not self._transport.is_closing() and self._error is None
 
-    async def ask(self, request: bytes) -> None:
+    @property
+    def written(self) -> bool:
+        """Whether nothing of the request waits here any more."""
+        return self._transport is None or self._transport.get_write_buffer_size() == 0
+
+    async def ask(self, head: bytes, body: bytes = b"") -> None:
         """Send a whole request; returns when the answer's head is here. Raises `Untaken`, `Broken`, `Aborted`."""
         self._reset()
         self._answered = False
         if self._transport is None:
             raise Untaken("the connection is closed")
-        self._transport.write(request)
+        if len(body) > SMALL:
+            self._transport.write(head)
+            self._transport.write(body)  # as it is: a copy of every large body would double what is held
+        else:
+            self._transport.write(head + body)
         while not self._head:
             await self._wait()
 
@@ -176,7 +186,7 @@ class Link(asyncio.BufferedProtocol):
 
     def release(self) -> None:
         """Done with this answer: back to the pool when it was read to its end, else closed."""
-        if self._reusable and not self._chunks and self.usable:
+        if self._reusable and not self._chunks and self.usable and self.written:
             self._release(self)
         elif self._transport is not None:
             self._transport.abort()
@@ -255,12 +265,13 @@ class Links:
         self._sweep = loop.call_later(self._idle_secs / 2, self._expire) if kept else None
 
 
-def request(method: bytes, target: bytes, headers: list[Header], body: bytes) -> bytes:
-    """A request as bytes. `headers` hold no framing and no hop-by-hop header; `target` is origin-form, already checked."""
+def request(method: bytes, target: bytes, headers: list[Header], length: int = 0) -> bytes:
+    """The head of a request with a body of `length` bytes. `headers` hold no framing and no hop-by-hop header; `target` is
+    origin-form, already checked."""
     parts = [method, b" ", target, b" HTTP/1.1\r\n"]
     for name, value in headers:
         parts += (name, b": ", value, b"\r\n")
-    if body or method not in (b"GET", b"DELETE"):
-        parts += (b"content-length: ", str(len(body)).encode(), b"\r\n")
-    parts += (b"\r\n", body)
+    if length or method not in (b"GET", b"DELETE"):
+        parts += (b"content-length: ", str(length).encode(), b"\r\n")
+    parts.append(b"\r\n")
     return b"".join(parts)

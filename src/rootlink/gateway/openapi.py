@@ -1,32 +1,41 @@
-"""`/openapi.json`, made from the routes themselves."""
+"""`/openapi.json`, made from the routes themselves, and from `engine_api.py` for what is passed on to engines."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final
 
 import msgspec
 
 import rootlink
 from rootlink.errors import BY_CODE
+from rootlink.gateway import engine_api
+from rootlink.gateway.engine_api import Operation
 from rootlink.gateway.routes import Route
 
 _REF = "#/components/schemas/{name}"
 _LICENSE = {"name": "Apache-2.0", "identifier": "Apache-2.0"}
 _PARAM = re.compile(r"\{(\w+)\}")
+_NOTHING: Final = object()  # no body; None is a type
+_SCHEMES = {
+    "admin": {"type": "http", "scheme": "bearer", "description": "The admin token, for /v1"},
+    "session": {"type": "apiKey", "in": "cookie", "name": "rootlink_session", "description": "A sign-in's cookie, for /v1"},
+    "key": {"type": "http", "scheme": "bearer", "description": "A project key (rl_sk_…), for /engine and /mcp"},
+}
 
 
 def document(routes: Iterable[Route], public_url: str) -> bytes:
-    """OpenAPI 3.1 as JSON."""
-    listed = list(routes)
-    types = [kind for route in listed for kind in (route.body, route.answer) if kind is not None]
+    """OpenAPI 3.1 as JSON: `routes`, and what engines serve."""
+    listed = [*(_Entry.of_route(route) for route in routes), *(_Entry.of_operation(one) for one in engine_api.OPERATIONS)]
+    types = [kind for entry in listed for kind in (entry.body, entry.answer) if kind is not _NOTHING]
     schemas, components = msgspec.json.schema_components(types, ref_template=_REF)
     described = iter(schemas)
     paths: dict[str, dict[str, Any]] = {}
-    for route in listed:
-        body = next(described) if route.body is not None else None
-        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, body, next(described))
+    for entry in listed:
+        body = next(described) if entry.body is not _NOTHING else None
+        paths.setdefault(entry.path, {})[entry.method.lower()] = _operation(entry, body, next(described))
     return msgspec.json.encode(
         {
             "openapi": "3.1.0",
@@ -35,29 +44,58 @@ def document(routes: Iterable[Route], public_url: str) -> bytes:
             "paths": paths,
             "components": {
                 "schemas": {**components, "Refusal": _refusal()},
-                "securitySchemes": {
-                    "admin": {"type": "http", "scheme": "bearer", "description": "The admin token"},
-                    "session": {"type": "apiKey", "in": "cookie", "name": "rootlink_session"},
-                },
+                "securitySchemes": _SCHEMES,
             },
         }
     )
 
 
-def _operation(route: Route, body: dict[str, Any] | None, answer: dict[str, Any]) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A route of ours or an operation of an engine, as far as the document cares."""
+
+    method: str
+    path: str
+    name: str
+    summary: str
+    body: Any
+    answer: Any
+    status: int
+    security: list[dict[str, list[str]]]
+    query: dict[str, str]
+    enveloped: bool
+    streams: bool
+
+    @staticmethod
+    def of_route(route: Route) -> _Entry:
+        name = f"{route.handler.__module__.rpartition('.')[2]}_{route.handler.__name__}"
+        body = _NOTHING if route.body is None else route.body
+        security: list[dict[str, list[str]]] = [] if route.open else [{"admin": []}, {"session": []}]
+        shown = route.method, route.path, name, route.summary, body, route.answer, route.status
+        return _Entry(*shown, security, route.query, enveloped=True, streams=route.streams)
+
+    @staticmethod
+    def of_operation(one: Operation) -> _Entry:
+        body = _NOTHING if one.body is None else one.body
+        summary = f"{one.summary} (scope `{one.scope}`)"
+        shown = one.method, one.path, f"engine_{one.name}", summary, body, one.answer, one.status
+        return _Entry(*shown, [{"key": []}], {}, enveloped=one.enveloped, streams=one.streams)
+
+
+def _operation(entry: _Entry, body: dict[str, Any] | None, answer: dict[str, Any]) -> dict[str, Any]:
     refusal = {"description": "Refused", "content": _json({"$ref": _REF.format(name="Refusal")})}
-    content = _json(_envelope(answer))
-    if route.streams:
+    content = _json(_envelope(answer) if entry.enveloped else answer)
+    if entry.streams:
         content["text/event-stream"] = {"schema": {"type": "string"}}
     operation: dict[str, Any] = {
-        "operationId": f"{route.handler.__module__.rpartition('.')[2]}_{route.handler.__name__}",
-        "summary": route.summary,
+        "operationId": entry.name,
+        "summary": entry.summary,
         "parameters": [
-            *(_parameter(name, "path", required=True) for name in _PARAM.findall(route.path)),
-            *(_parameter(name, "query", description=words) for name, words in route.query.items()),
+            *(_parameter(name, "path", required=True) for name in _PARAM.findall(entry.path)),
+            *(_parameter(name, "query", description=words) for name, words in entry.query.items()),
         ],
-        "responses": {str(route.status): {"description": "Done", "content": content}, "default": refusal},
-        "security": [] if route.open else [{"admin": []}, {"session": []}],
+        "responses": {str(entry.status): {"description": "Done", "content": content}, "default": refusal},
+        "security": entry.security,
     }
     if body is not None:
         operation["requestBody"] = {"required": True, "content": _json(body)}

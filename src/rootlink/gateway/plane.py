@@ -12,6 +12,7 @@ import structlog
 from rootlink.catalog import Catalog
 from rootlink.errors import RootlinkError
 from rootlink.gateway.auth import KeyRing, Operators
+from rootlink.gateway.budget import Budget
 from rootlink.gateway.engines import Engines
 from rootlink.gateway.provisioner import ProvisionerClient
 from rootlink.gateway.settings import GatewaySettings
@@ -53,6 +54,7 @@ class Plane:
     keys: KeyRing
     operators: Operators
     errands: Errands
+    budget: Budget
     settings: GatewaySettings
 
     async def refresh(self, project: str) -> None:

@@ -3,7 +3,9 @@
 a target that is not origin-form     refused (httptools drops the authority of an absolute one, so it would pass as a path)
 a head that does not end             refused at `MOST_HEAD` bytes and after `HEAD_SECS` (uvicorn waits for ever and keeps it)
 what does not parse                  answered with the envelope; never into the middle of another answer
-a body nobody reads                  may come for `LINGER_SECS` more after the answer, so the client can read it; then the end
+a body nobody reads                  may come for `LINGER_SECS` and `LINGER_BYTES` more after the answer, and is thrown away;
+                                     then the end. `linger` says so even to a connection whose client asked for its end
+too many connections                 `crowd.py` says which are closed, or that a new one is
 abort                                `scope["extensions"]["rootlink.abort"]` drops the connection with what it has buffered
 """
 
@@ -11,24 +13,39 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from rootlink.errors import Invalid, RootlinkError, TooLarge, envelope
+from rootlink.errors import Invalid, RootlinkError, TooLarge, Unavailable, envelope
+from rootlink.gateway.auth import address_of
+from rootlink.gateway.crowd import Crowd
 from rootlink.gateway.guard import MOST_HEADER_BYTES
 
 MOST_HEAD = MOST_HEADER_BYTES + 16 * 1024  # and the request line, and the punctuation
 HEAD_SECS = 10.0
-LINGER_SECS = 2.0
-ABORT = "rootlink.abort"
+LINGER_SECS = 5.0
+LINGER_BYTES = 64 << 20
+ABORT, UNREAD, LINGER = "rootlink.abort", "rootlink.unread", "rootlink.linger"
 
 
 def abort_of(scope: Scope) -> Callable[[], None] | None:
     """How to drop the connection of this request, when the server can."""
     found: Callable[[], None] | None = (scope.get("extensions") or {}).get(ABORT)
     return found
+
+
+def unread(scope: Scope) -> bool:
+    """Whether some of this request's body is still to come."""
+    ask = (scope.get("extensions") or {}).get(UNREAD)
+    return ask is not None and ask(scope)
+
+
+def linger(scope: Scope) -> None:
+    """Before the last of an answer to an `unread` request: take in what still comes, instead of a close that resets."""
+    scope["extensions"][LINGER]()
 
 
 class Refused(Exception):
@@ -40,14 +57,30 @@ class GatewayProtocol(HttpToolsProtocol):
     _in_head = True
     _head_bytes = 0
     _timer: asyncio.TimerHandle | None = None
+    _lingering: int | None = None  # bytes that may still come
+
+    def __init__(self, *args: Any, crowd: Crowd | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._crowd = Crowd(1) if crowd is None else crowd
+        self.address = "?"
 
     # connection
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.address = address_of({"client": self.client})
+        if not self._crowd.come(self):
+            self._refusal = Unavailable("The gateway has as many connections as it may; try again")
+            self.send_400_response("")
+            return
         self._arm(HEAD_SECS, self._head_is_late)
 
     def data_received(self, data: bytes) -> None:
+        if self._lingering is not None:
+            self._lingering -= len(data)
+            if self._lingering < 0:
+                self._abort()
+                return
         super().data_received(data)
         if self._in_head and self.parser is not None and not self.transport.is_closing():
             self._head_bytes += len(data)
@@ -56,9 +89,11 @@ class GatewayProtocol(HttpToolsProtocol):
                 self.send_400_response("")
             elif self._timer is None:
                 self._arm(HEAD_SECS, self._head_is_late)
+                self._crowd.headless(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
+        self._crowd.leave(self)
         super().connection_lost(exc)
 
     # parser
@@ -66,7 +101,7 @@ class GatewayProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._in_head, self._head_bytes = True, 0
-        self.scope["extensions"] = {ABORT: self._abort}  # type: ignore[dict-item]
+        self.scope["extensions"] = {ABORT: self._abort, UNREAD: self._is_unread, LINGER: self._linger}  # type: ignore[dict-item]
 
     def on_headers_complete(self) -> None:
         if not self.url.startswith(b"/") or b"#" in self.url:
@@ -74,6 +109,7 @@ class GatewayProtocol(HttpToolsProtocol):
             raise Refused
         self._in_head = False
         self._disarm()
+        self._crowd.busy(self)
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -86,7 +122,11 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self.cycle.response_complete and self.cycle.more_body and not self.transport.is_closing():
+        if not self.cycle.response_complete or self.transport.is_closing():
+            return
+        self._crowd.idle(self)
+        if self.cycle.more_body:
+            self._lingering = LINGER_BYTES
             self._arm(LINGER_SECS, self._abort)
 
     def send_400_response(self, msg: str) -> None:
@@ -98,7 +138,10 @@ class GatewayProtocol(HttpToolsProtocol):
             self.cycle.disconnected = True  # whoever works on it has nobody to answer any more
         error = self._refusal or Invalid("The request is not well-formed HTTP/1.1")
         body = msgspec.json.encode(envelope(error))
-        head = [STATUS_LINE[error.status], b"content-type: application/json\r\nconnection: close\r\ncontent-length: "]
+        head = [STATUS_LINE[error.status], b"content-type: application/json\r\nconnection: close\r\n"]
+        if isinstance(error, Unavailable):
+            head.append(b"retry-after: 1\r\n")
+        head.append(b"content-length: ")
         self.transport.write(b"".join([*head, str(len(body)).encode(), b"\r\n\r\n", body]))
         self.transport.close()
 
@@ -118,6 +161,17 @@ class GatewayProtocol(HttpToolsProtocol):
             return
         self._refusal = Invalid(f"The request's head did not arrive within {HEAD_SECS:.0f} s")
         self.send_400_response("")
+
+    def _is_unread(self, scope: Scope) -> bool:
+        """`self.cycle` is of another request when this one is whole and the next one has begun."""
+        return self.cycle.scope is scope and self.cycle.more_body
+
+    def _linger(self) -> None:
+        self.cycle.keep_alive = True  # or uvicorn closes at once; `Connection: close` is out already, and it is closed after all
+
+    def shed(self) -> None:
+        """`Crowd` has no place for it any more."""
+        self._abort()
 
     def _abort(self) -> None:
         if self.transport is not None:

@@ -110,7 +110,7 @@ class ProvisionerClient:
 
     async def _send(self, method: bytes, path: str) -> Link:
         """A link whose answer has begun. What was surely not taken is sent again, a few times."""
-        message = request(method, path.encode(), [(b"host", b"provisioner")], b"")
+        message = request(method, path.encode(), [(b"host", b"provisioner")])
         for _ in range(TRIES):
             try:
                 link = await self._links.take()

@@ -1,6 +1,6 @@
 """The way of a client's call to its project's engine and back: `/mcp…` and `/engine/api/v1/…`. Bodies are passed on, not read.
 
-Rule 1. The body is held whole until the engine has answered (it is capped, and the engine needs all of it to begin anyway).
+Rule 1. The body is held whole until the engine begins to answer. It is capped, and so are all that are held (`budget.py`).
 Rule 2. What the engine surely did not take (`link.Untaken`, `x-rootlink-engine: stopping`, a key it does not know) is sent again
         to a fresh engine, `TRIES` times in all. What it may have taken is never sent again: calls have effects.
 Rule 3. A client that goes away takes its request with it at once: `receive()` is watched all the time, because uvicorn's
@@ -26,6 +26,7 @@ from starlette.types import Receive, Scope, Send
 from rootlink.errors import NotFound, Unavailable, UpstreamFailed
 from rootlink.gateway.answers import Gone
 from rootlink.gateway.auth import KeyRing, KeyTest
+from rootlink.gateway.budget import Budget
 from rootlink.gateway.engines import Engine, Engines
 from rootlink.gateway.guard import Head, read_body
 from rootlink.gateway.link import Aborted, Broken, Header, Untaken
@@ -55,9 +56,10 @@ def is_relayed(path: str) -> bool:
 class Relay:
     """ASGI for admitted requests. `streams` are the open event streams, which a shutdown ends first."""
 
-    def __init__(self, keys: KeyRing, engines: Engines, settings: GatewaySettings, metrics: Metrics) -> None:
+    def __init__(self, keys: KeyRing, engines: Engines, budget: Budget, settings: GatewaySettings, metrics: Metrics) -> None:
         self._keys = keys
         self._engines = engines
+        self._budget = budget
         self._settings = settings
         self._metrics = metrics
         self._buckets = Buckets(settings.key_rate, settings.key_burst)
@@ -70,9 +72,13 @@ class Relay:
         head: Head = scope["rootlink.head"]
         key = await self._keys.holder(head)
         self._buckets.spend(key.id, "requests with this key")
-        call = Relayed(scope, head, key, self._settings.write_secs)
-        call.check_method()
-        call.body = await read_body(receive, head, self._settings.relay_body, self._settings.body_secs)
+        with self._budget.share(key.id) as share:
+            call = Relayed(scope, head, key, share, self._settings.write_secs)
+            call.check_method()
+            call.body = await read_body(receive, head, self._settings.relay_body, self._settings.body_secs, share)
+            await self._relayed(call, receive, send, began)
+
+    async def _relayed(self, call: Relayed, receive: Receive, send: Send, began: float) -> None:
         watcher = asyncio.create_task(_disconnected(receive))
         watcher.add_done_callback(call.left)
         try:
@@ -127,6 +133,7 @@ class Relay:
 
     async def _return(self, call: Relayed, send: Send) -> None:
         link = call.answer
+        call.settle()
         headers = returned(link.headers)
         if link.complete:
             await send({"type": "http.response.start", "status": link.status, "headers": headers})

@@ -16,6 +16,7 @@ import structlog
 from starlette.types import Scope, Send
 
 from rootlink.gateway.answers import Gone, WrongMethod
+from rootlink.gateway.budget import Share
 from rootlink.gateway.engines import Engine
 from rootlink.gateway.guard import Head
 from rootlink.gateway.link import Aborted, Broken, Header, Link, request
@@ -61,9 +62,11 @@ class Relayed:
 
     engine: Engine  # the one asked last
 
-    def __init__(self, scope: Scope, head: Head, key: Key, write_secs: float) -> None:
+    def __init__(self, scope: Scope, head: Head, key: Key, share: Share, write_secs: float) -> None:
         self.key = key
         self.body = b""
+        self._share = share
+        self._last_words = b""
         self.gone = False
         self.ended = False
         self._link: Link | None = None
@@ -112,12 +115,23 @@ class Relayed:
 
     async def ask(self, engine: Engine) -> None:
         """Send the request and wait for the head of the answer. Raises what `Link.ask` does."""
-        message = request(self._method.encode("ascii"), self._target, self._headers(engine), self.body)
+        head = request(self._method.encode("ascii"), self._target, self._headers(engine), len(self.body))
         self.engine = engine
         self._link = await engine.links.take()
         if self.over:
             raise Aborted
-        await self._link.ask(message)
+        await self._link.ask(head, self.body)
+
+    def settle(self) -> None:
+        """An engine answers: the body will not be sent again (rule 2) and is let go of, but for what an error to it would say
+        (rule 6). That of a stream of notices is kept (rule 7), and so is one the engine answers before it has read it."""
+        events = is_events(self.answer.headers)
+        if events and self.is_rpc:
+            self._last_words = refusals(self.body, died()) or b""
+        if (events and self.is_held) or not self.answer.written:
+            return
+        self.body = b""
+        self._share.hold(min(len(self._last_words), self._share.size))
 
     def release(self) -> None:
         if self._link is not None:
@@ -192,8 +206,8 @@ class Relayed:
         if end is End.WITHIN:
             self._drop()
             return
-        answer = refusals(self.body, died()) if end is End.BETWEEN and self.is_rpc else None
-        await send({"type": "http.response.body", "body": b"event: message\ndata: " + answer + b"\n\n" if answer else b""})
+        words = self._last_words if end is End.BETWEEN else b""
+        await send({"type": "http.response.body", "body": b"event: message\ndata: " + words + b"\n\n" if words else b""})
 
     def _drop(self) -> None:
         """End the client's connection without a proper end of the answer, so that it can't be taken for whole."""

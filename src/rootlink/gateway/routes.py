@@ -97,14 +97,18 @@ class Endpoint:
         operator = None if route.open else self._plane.operators.operator(scope, head)
         call = Call(self._plane, scope, receive, scope["path_params"], operator)
         if route.body is not None:
-            call.body = await self._body(head, receive, route.body)
+            call.body = await self._body(call, head, route.body)
         answer = await route.handler(call)
         response = answer if isinstance(answer, Response) else Answer(answer, route.status)
         await response(scope, receive, send)
 
-    async def _body(self, head: Head, receive: Receive, kind: type[T]) -> T:
+    async def _body(self, call: Call, head: Head, kind: type[T]) -> T:
+        """A stranger's is so small and so short-lived that it needs no share of what those with a credential may send."""
         settings = self._plane.settings
-        return decoded(await read_body(receive, head, settings.control_body, settings.body_secs), kind)
+        if call.operator is None:
+            return decoded(await read_body(call.receive, head, settings.sign_in_body, settings.sign_in_secs), kind)
+        with self._plane.budget.share(call.operator.actor) as share:
+            return decoded(await read_body(call.receive, head, settings.control_body, settings.body_secs, share), kind)
 
 
 def paths(plane: Plane, routes: Iterable[Route]) -> list[Path]:

@@ -10,11 +10,14 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, cast
 
 import uvicorn
 
 from rootlink.errors import Unavailable
 from rootlink.gateway.app import Gateway
+from rootlink.gateway.crowd import Crowd
 from rootlink.gateway.protocol import GatewayProtocol
 
 GRACE_SECS = 5
@@ -52,7 +55,7 @@ async def serve(gateway: Gateway, sock: socket.socket, *, stop: asyncio.Event, r
     """Serve until `stop` is set. `ready` is called once requests are answered. Signals are the caller's to catch."""
     config = uvicorn.Config(
         gateway,
-        http=GatewayProtocol,
+        http=cast(Any, partial(GatewayProtocol, crowd=Crowd(gateway.plane.settings.connections))),  # called like the class
         ws="none",
         lifespan="on",
         interface="asgi3",

@@ -22,8 +22,14 @@ class GatewaySettings:
 
     relay_body: int = 4 * MIB  # /mcp and /engine
     control_body: int = 1 * MIB  # /v1
+    sign_in_body: int = 16 * 1024  # of a request without a credential …
+    sign_in_secs: float = 5.0  # … and for it to arrive
+    bodies: int = 128 * MIB  # of all requests under way …
+    bodies_each: int = 32 * MIB  # … and of those of one key; at least `relay_body`
     body_secs: float = 30.0  # for a whole request body to arrive
     write_secs: float = 30.0  # a client that takes no byte of its stream for this long is dropped
+
+    connections: int = 448  # open at once; each may need a second file, the link to its engine. 448 is right for 1024 files
 
     key_rate: float = 200.0  # requests a second for each project key, once its burst is used up
     key_burst: float = 2000.0

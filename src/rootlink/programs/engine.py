@@ -1,7 +1,7 @@
 """The engine program: everything one project holds. Wiring only; what it is to be comes on standard input (`wire/engine.py`).
 
-An engine is alone on its state folder, and holds `engine.lock` there to say so: a second one refuses to start, and whoever lost the
-first one's record finds it by that lock (`provisioner/launch/hold.py`).
+An engine is alone on its state folder, and holds `engine.lock` there to say so: a second one refuses to start, and whoever lost
+the first one's record finds it by that lock (`provisioner/launch/hold.py`).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sqlite3
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import uvloop
@@ -27,6 +28,7 @@ from rootlink.provisioner.launch import hold
 from rootlink.redaction import Redactor
 from rootlink.wire.engine import EngineConfig
 
+Known = TypeVar("Known", bound=BaseException)
 LOCK = "engine.lock"  # as `provisioner/layout.py` has it
 PREDECESSOR_SECS = 2.0  # that an engine which is just ending has to let go of the lock
 
@@ -76,11 +78,12 @@ def _in_words(state_dir: Path) -> Iterator[None]:
         raise
 
 
-def _first(group: BaseExceptionGroup[BaseException], kind: type[BaseException]) -> BaseException | None:
-    found: BaseException | None = group.subgroup(kind)
-    while isinstance(found, BaseExceptionGroup):
-        found = found.exceptions[0]
-    return found
+def _first(group: BaseExceptionGroup[BaseException], kind: type[Known]) -> Known | None:
+    for error in group.exceptions:
+        found = _first(error, kind) if isinstance(error, BaseExceptionGroup) else error
+        if isinstance(found, kind):
+            return found
+    return None
 
 
 async def _run(config: EngineConfig, settings: Settings, redactor: Redactor) -> None:

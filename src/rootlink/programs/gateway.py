@@ -27,12 +27,14 @@ from rootlink.sealing.seal import Sealer
 from rootlink.store.store import Store
 
 KEY_WAIT = 15.0  # seconds; at a first start the provisioner makes the key pair while we start
+RESERVED_FILES = 128  # for the database, the logs, the provisioner, and what is being accepted or closed
 BURST_SECS = 10  # a key may use up the limit of so many seconds at once
 
 
 def main(settings: Settings, listener: socket.socket | None = None) -> int:
     """Serve until SIGTERM. `listener` is bound already when `up` holds the port. Raises Unavailable when it can't begin."""
     prctl.seal_memory()
+    files = prctl.raise_file_limit()
     logs.set_up("gateway", settings.log_level)
     settings.prepare()
     token = admin_token(settings.admin_token_file)
@@ -43,7 +45,7 @@ def main(settings: Settings, listener: socket.socket | None = None) -> int:
     provisioner = ProvisionerClient(str(settings.provisioner_socket))
     try:
         page = console.build(url_of(sock), __version__)
-        gateway = build(store, sealer, catalog.load(), provisioner, _settings(settings, sock, token), console=page)
+        gateway = build(store, sealer, catalog.load(), provisioner, _settings(settings, sock, token, files), console=page)
 
         async def run() -> None:
             stop = asyncio.Event()
@@ -71,12 +73,13 @@ def give_up_the_key(settings: Settings) -> bool:
     return landlock.restrict(rules, away=settings.private_key_file.parent)
 
 
-def _settings(settings: Settings, sock: socket.socket, token: str) -> GatewaySettings:
+def _settings(settings: Settings, sock: socket.socket, token: str, files: int) -> GatewaySettings:
     rate = float(settings.rate_limit) if settings.rate_limit else float("inf")
     return GatewaySettings(
         admin_token=token,
         public_url=url_of(sock),
         allowed_hosts=frozenset(settings.allowed_hosts),
+        connections=max((files - RESERVED_FILES) // 2, 16),
         key_rate=rate,
         key_burst=rate * BURST_SECS,
     )

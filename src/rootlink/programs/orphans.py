@@ -1,8 +1,8 @@
 """Reaping in a program that adopts orphans and also starts processes of its own.
 
 The kernel does not tell an orphan that ended from a child of ours that ended: both are zombies, and collecting one that is ours
-takes its exit code from whoever waits for it. But whoever waits, waits for SIGCHLD and so looks in the same turn of the loop. So: a
-zombie that is still there at the next look has nobody, and is collected.
+takes its exit code from whoever waits for it. But whoever waits, waits for SIGCHLD, and so looks in the same turn of the loop.
+So: a zombie that is still there at the next look has nobody, and is collected.
 
 While nothing has ended, a look is one system call: waitid(2) with WNOWAIT tells of a zombie and leaves it as it is.
 """

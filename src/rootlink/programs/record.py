@@ -6,7 +6,6 @@ Light on purpose: `up`, `down` and `status` read these.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +13,8 @@ from typing import Any
 
 import msgspec
 
-from rootlink.errors import Conflict, Unavailable
-from rootlink.provisioner.launch import identity
+from rootlink.errors import Unavailable
+from rootlink.provisioner.launch import hold, identity
 from rootlink.provisioner.launch.identity import Identity
 
 
@@ -62,13 +61,13 @@ class Record:
 
 @contextlib.contextmanager
 def alone(path: Path, words: str) -> Iterator[None]:
-    """Hold the lock `path`; the kernel lets go of it when this process ends, however it ends. Raises Conflict with `words`."""
-    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """Hold the lock `path`, which says by whom (`launch/hold.py`); the kernel lets go of it when this process ends, however it
+    ends. Raises Conflict with `words`, Unavailable."""
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise Conflict(words) from None
+        lock = hold.take(path, words)
+    except OSError as error:
+        raise Unavailable(f"{path} can't be locked: {error.strerror}") from None
+    try:
         yield
     finally:
         os.close(lock)

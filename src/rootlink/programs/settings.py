@@ -13,6 +13,7 @@ the name of its source, never later. Reading changes nothing on disk; `prepare()
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import ipaddress
 import os
@@ -399,10 +400,26 @@ def runtime_path(home: Path) -> Path:
 
 
 def runtime_dir(home: Path) -> Path:
-    """`runtime_path`, made if need be. Raises Forbidden when someone else made it: sockets in it would be theirs to take."""
+    """`runtime_path`, made if need be. Raises Forbidden when something else is there: its sockets would be another's."""
     path = runtime_path(home)
-    path.mkdir(mode=0o700, exist_ok=True)
-    found = path.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) != 0o700:
-        raise Forbidden(f"{path} must be a directory of this user with mode 0700; it is not: remove it and start again")
+    try:
+        with contextlib.suppress(FileExistsError):
+            path.mkdir(mode=0o700)
+        found = path.lstat()
+    except OSError as error:
+        raise Unavailable(f"the folder for sockets {path} can't be made: {error.strerror}") from None
+    wrong = _not_private(found)
+    if wrong:
+        raise Forbidden(f"{path} must be a directory of this user with mode 0700, but {wrong}: remove it and start again")
     return path
+
+
+def _not_private(found: os.stat_result) -> str | None:
+    if stat.S_ISLNK(found.st_mode):
+        return "a symbolic link is there"
+    if not stat.S_ISDIR(found.st_mode):
+        return "a file is there"
+    if found.st_uid != os.getuid():
+        return f"the one there belongs to user {found.st_uid}"
+    mode = stat.S_IMODE(found.st_mode)
+    return f"the one there has mode {mode:04o}" if mode != 0o700 else None

@@ -8,7 +8,9 @@ Rule 1. A child that ends is started again: at once the first time, then after 1
 Rule 2. At the end nothing is left. Stopping goes gateway, provisioner (which stops its engines), then whatever is below us still.
         If `up` itself is killed, the kernel tells its children (PR_SET_PDEATHSIG), and the next `up` or `down` finds by pid and
         start time who did not listen.
-Rule 3. This file and what it imports must stay light: it is the time from the command to the first process.
+Rule 3. Who holds up.lock owns the home: it alone ends what is left there and clears the files away. So `down` takes the lock,
+        after it has ended who held it; an `up` that is just starting has no record yet, but it has the lock, which names it.
+Rule 4. This file and what it imports must stay light: it is the time from the command to the first process.
 """
 
 from __future__ import annotations
@@ -21,24 +23,25 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from rootlink.errors import Internal, RootlinkError, Unavailable, from_code
+from rootlink.errors import Conflict, Internal, RootlinkError, Unavailable, from_code
 from rootlink.programs import prctl
 from rootlink.programs.probe import ask
 from rootlink.programs.record import Record, alone
 from rootlink.programs.settings import Settings, runtime_dir
 from rootlink.programs.token import admin_token
-from rootlink.provisioner.launch import identity
+from rootlink.provisioner.launch import hold, identity
 from rootlink.provisioner.launch.identity import Family, Identity
 
 START_SECS = 30.0
 GATEWAY_SECS, PROVISIONER_SECS = 3.0, 6.5  # to stop; together under 10 s
 UP_SECS = 12.0  # that `down` gives `up` to stop
+LOCK_TRIES = 3  # of `down`, while others keep starting this home
 STEADY_SECS = 60.0  # a child that ran so long starts again at once
 LOG_CAP = 8 * 1024 * 1024
 TICK = 0.02
@@ -58,9 +61,40 @@ def run(settings: Settings, *, json: bool) -> int:
 
 def down(settings: Settings) -> int:
     """Stop what runs from this home, or is left of it; how many processes were asked to end. Raises Unavailable if one stays."""
-    found = [record.process() for record in _records(settings)]
-    asked, stay = 0, []
-    for process, patience in zip(found, (UP_SECS, GATEWAY_SECS, PROVISIONER_SECS), strict=True):
+    if not settings.run_dir.is_dir():
+        return _end_all(settings)
+    asked = 0
+    for _ in range(LOCK_TRIES):
+        asked += _end_up(settings)
+        try:
+            with alone(_lock(settings), "held"):
+                asked += _end_all(settings)
+                _forget(settings)
+                return asked
+        except Conflict:
+            continue  # someone started it between the two
+    raise Unavailable("others keep starting this home; when they have done, ask again: rootlink down")
+
+
+def _end_up(settings: Settings) -> int:
+    """`up` and all below it, whether it is running, starting or stopping."""
+    recorded = Record(settings.run_dir / "rootlink.json").process()
+    up = hold.holder(_lock(settings)) or recorded
+    if up is None or up.pid == os.getpid():
+        return 0
+    below = identity.descendants(up)
+    stay = identity.end([up], term=UP_SECS)
+    found = [process for record in _records(settings)[1:] if (process := record.process()) is not None]
+    _refuse_if_any(stay + identity.end(_but_programs(below, found), term=0.0))
+    return 1
+
+
+def _end_all(settings: Settings) -> int:
+    """Gateway, provisioner and engines that have no `up` any more."""
+    found = [record.process() for record in _records(settings)[1:]]
+    asked = 0
+    stay: list[Identity] = []
+    for process, patience in zip(found, (GATEWAY_SECS, PROVISIONER_SECS), strict=True):
         if process is not None and identity.alive(process):
             asked += 1
             below = identity.descendants(process)
@@ -69,10 +103,13 @@ def down(settings: Settings) -> int:
     engines = _engines(settings)
     for engine in engines:
         stay += identity.end([engine, *identity.descendants(engine)], term=2.0)
+    _refuse_if_any(stay)
+    return asked + len(engines)
+
+
+def _refuse_if_any(stay: list[Identity]) -> None:
     if stay:
         raise Unavailable(f"these processes can't be ended: {', '.join(str(process.pid) for process in stay)}")
-    _forget(settings)
-    return asked + len(engines)
 
 
 def status(settings: Settings) -> dict[str, Any]:
@@ -126,10 +163,11 @@ class Child:
         self._log_before = 0
 
     def start(self) -> None:
+        """Raises OSError when the machine does not let it."""
         inherited = [self._listener.fileno()] if self._listener is not None else []
         told = ["--parent", str(os.getpid()), *(["--listen", str(inherited[0])] if inherited else [])]
         self._since = time.monotonic()
-        self._log_before = self.log.stat().st_size if self.log.exists() else 0
+        self._log_before = _size(self.log)
         self.process = _start([self.name, *told, *self._settings.flags()], self.log, inherited)
 
     def ended(self) -> bool:
@@ -141,15 +179,22 @@ class Child:
         if not self.ended():
             return None
         if self.process is not None:
-            early = now - self._since < STEADY_SECS
-            self._failures = self._failures + 1 if early else 1
-            self._again_at = now + (min(2.0 ** (self._failures - 2), 30.0) if self._failures > 1 else 0.0)
-            print(f"{self.name} ended with {self.process.returncode}; starts again", file=sys.stderr, flush=True)
+            self._failed(now, early=now - self._since < STEADY_SECS)
+            _complain(f"{self.name} ended with {self.process.returncode}; starts again")
             self.process = None
         if now < self._again_at:
             return self._again_at - now
-        self.start()
+        try:
+            self.start()
+        except OSError as error:  # no process or file to be had: as if it had ended at once
+            self._failed(now, early=True)
+            _complain(f"{self.name} can't be started: {error}; is tried again")
+            return max(self._again_at - now, TICK)
         return None
+
+    def _failed(self, now: float, *, early: bool) -> None:
+        self._failures = self._failures + 1 if early else 1
+        self._again_at = now + (min(2.0 ** (self._failures - 2), 30.0) if self._failures > 1 else 0.0)
 
     def stop(self, patience: float) -> None:
         if self.process is None or self.process.poll() is not None:
@@ -163,7 +208,10 @@ class Child:
 
     def last_words(self) -> str:
         """The last line it wrote since it was started."""
-        text = self.log.read_bytes() if self.log.exists() else b""
+        try:
+            text = self.log.read_bytes()
+        except OSError:
+            text = b""
         said = text[self._log_before if self._log_before <= len(text) else 0 :].decode(errors="replace").strip()
         return said.splitlines()[-1][-500:] if said else "it said nothing"
 
@@ -180,7 +228,7 @@ class Supervisor:
         settings = self._settings
         settings.prepare()
         prctl.adopt_orphans()
-        with alone(settings.run_dir / "up.lock", _running_words(settings)), self._signals() as woken:
+        with alone(_lock(settings), _running_words(settings)), self._signals() as woken:
             _end_leftovers(settings)
             runtime_dir(settings.home)
             token = admin_token(settings.admin_token_file)
@@ -201,7 +249,10 @@ class Supervisor:
 
     def _start(self, children: list[Child], listener: socket.socket, record: Record, token: str) -> None:
         for child in reversed(children):  # both at once: the gateway waits for what it needs of the provisioner
-            child.start()
+            try:
+                child.start()
+            except OSError as error:
+                raise Unavailable(f"the {child.name} can't be started: {error}") from None
         base = _url(listener)
         self._await_ready(children, listener)
         if self._stopping:
@@ -269,7 +320,8 @@ class Supervisor:
 
 def _start(words: list[str], log: Path, inherited: list[int]) -> subprocess.Popen[bytes]:
     """One of our programs, in a session of its own: a Ctrl-C at the terminal is for `up` alone."""
-    if log.exists() and log.stat().st_size > LOG_CAP:
+    log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if _size(log) > LOG_CAP:
         log.replace(log.with_suffix(".log.1"))
     out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
@@ -283,6 +335,18 @@ def _start(words: list[str], log: Path, inherited: list[int]) -> subprocess.Pope
         )
     finally:
         os.close(out)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _complain(words: str) -> None:
+    with contextlib.suppress(OSError):  # a terminal that is gone must not end what it watched
+        print(words, file=sys.stderr, flush=True)
 
 
 def _detached(settings: Settings) -> dict[str, Any]:
@@ -339,7 +403,9 @@ def _in_words(line: dict[str, Any]) -> str:
 
 def _running_words(settings: Settings) -> str:
     found = Record(settings.run_dir / "rootlink.json").read()
-    where = f"pid {found['pid']}, at {found['api']}" if "pid" in found and "api" in found else "it is just starting or stopping"
+    up = hold.holder(_lock(settings))
+    starting = f"pid {up.pid}, just starting or stopping" if up is not None else "it is just starting or stopping"
+    where = f"pid {found['pid']}, at {found['api']}" if "pid" in found and "api" in found else starting
     return f"Rootlink runs in {settings.home} already ({where}); stop it with: rootlink down"
 
 
@@ -350,14 +416,20 @@ def _records(settings: Settings) -> list[Record]:
     return [Record(settings.run_dir / f"{name}.json") for name in ("rootlink", "gateway", "provisioner")]
 
 
+def _lock(settings: Settings) -> Path:
+    return settings.run_dir / "up.lock"
+
+
 def _engines(settings: Settings) -> list[Identity]:
-    """Of this home, by their own records (`provisioner/launch/process.py`)."""
-    found = []
-    for path in (settings.home / "projects").glob("*/engine/run.json"):
-        process = Record(path).read().get("process")
+    """Of this home, by their own records (`provisioner/launch/process.py`), and by their locks if the record is lost."""
+    found: list[Identity] = []
+    for folder in (settings.home / "projects").glob("*/engine"):
+        process = Record(folder / "run.json").read().get("process")
         if isinstance(process, dict) and isinstance(process.get("pid"), int) and isinstance(process.get("start"), str):
             recorded = Identity(process["pid"], process["start"])
             found += [recorded] if identity.alive(recorded) else []
+        holder = hold.holder(folder / "engine.lock")
+        found += [holder] if holder is not None and holder not in found else []
     return found
 
 
@@ -383,7 +455,7 @@ def _end_everything_below() -> None:
         time.sleep(0.01)
 
 
-def _but_programs(processes: list[Identity], programs: list[Identity | None]) -> list[Identity]:
+def _but_programs(processes: list[Identity], programs: Sequence[Identity | None]) -> list[Identity]:
     return [process for process in processes if process not in programs]
 
 

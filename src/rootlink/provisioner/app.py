@@ -190,8 +190,9 @@ def bind(path: Path) -> socket.socket:
 async def serve(
     *, store: Store, launcher: Launcher, keys: KeyFiles, layout: Layout, operator: Operator, socket_path: Path
 ) -> None:
-    """Serve until SIGTERM or SIGINT; then stop every engine and return. The key pair is made if there is none."""
-    unsealer = await asyncio.to_thread(Unsealer.open_or_create, keys.private, keys.public)
+    """Serve until SIGTERM or SIGINT; then stop every engine and return. The key pair is made at the first start;
+    raises Unavailable when it is lost."""
+    unsealer = await asyncio.to_thread(Unsealer.open_or_create, keys.private, keys.public, sealed=lambda: _any_secret(store))
     loop, told = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told.set)
@@ -212,6 +213,10 @@ async def serve(
         await engines.close()
         await serving
     socket_path.unlink(missing_ok=True)  # noqa: ASYNC240  nothing else runs on the loop any more
+
+
+def _any_secret(store: Store) -> bool:
+    return any(store.secrets.list(project.id) for project in store.projects.list())
 
 
 def _look_at_engines(crew: Crew, engines: Engines) -> None:

@@ -5,7 +5,9 @@ Rule 2. `ensure` answers without the lock only while nobody holds it: an engine 
         handed out. One that agreed to stop answers 503 from that moment on, and the gateway comes here again: no request is lost.
 Rule 3. Starts and stops are the crew's work, not the caller's: a caller that goes away changes nothing.
 Rule 4. The row in the store is for others to read. It never decides anything here, so failing to write it stops nothing.
-Rule 5. After a start that failed, the next is refused until `lifecycle.delay` has passed; a person's `restart` asks at once.
+Rule 5. What an engine was given last is remembered, and compared with the store at every poll: a change that did not get
+        through is pushed again until it has.
+Rule 6. After a start that failed, the next is refused until `lifecycle.delay` has passed; a person's `restart` asks at once.
 """
 
 from __future__ import annotations
@@ -16,24 +18,27 @@ import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import structlog
 
 from rootlink.errors import NotFound, RootlinkError, Unavailable
 from rootlink.provisioner.crew import Crew
 from rootlink.provisioner.environment import Opened, unsealed
+from rootlink.provisioner.launch import logfile
 from rootlink.provisioner.launch.launcher import Launcher, Running
 from rootlink.provisioner.layout import Layout
 from rootlink.provisioner.lifecycle import Event, State, after, delay
 from rootlink.provisioner.line import Line
 from rootlink.records.engine import EngineRow
+from rootlink.records.secret import Secret
 from rootlink.sealing.unseal import Unsealer
 from rootlink.store.store import Store
 from rootlink.wire.engine import Decision, EgressPolicy, EngineConfig, EngineStatus, Environment, Sandbox
 from rootlink.wire.provisioner import EngineAddress, EngineView
 
 T = TypeVar("T")
+Mark = tuple[frozenset[tuple[str, int, int]], tuple[str, ...]]  # (name, version, hash of the ciphertext) of secrets; domains
 log = structlog.get_logger(__name__)
 
 POLL = 5.0  # seconds between two looks at every engine
@@ -55,6 +60,14 @@ class Operator:
     catalog: Callable[[], list[dict[str, Any]]] = list
 
 
+class Given(NamedTuple):
+    """What an engine is given: `mark` tells two states of the store apart, and holds no secret."""
+
+    opened: Opened
+    policy: EgressPolicy
+    mark: Mark
+
+
 @dataclass
 class Seat:
     """One project's place: what is known of its engine. `retry_at` is monotonic seconds."""
@@ -68,6 +81,7 @@ class Seat:
     error: str | None = None
     status: EngineStatus | None = None
     missed: int = 0
+    given: Mark | None = None  # what the running engine has for sure; None: unknown
     decisions: list[Decision] = field(default_factory=list)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     pushing: asyncio.Lock = field(default_factory=asyncio.Lock)  # so that an older environment never overtakes a newer one
@@ -196,7 +210,7 @@ class Engines:
         """For ever: a look at every engine, then `round_done`, every `POLL` seconds."""
         while True:
             await asyncio.sleep(POLL)
-            for work in (self.poll, round_done):
+            for work in (self.poll, round_done, self._cap_logs):
                 try:
                     await work()
                 except RootlinkError as error:
@@ -224,6 +238,9 @@ class Engines:
         for result in await asyncio.gather(*(self._locked(seat, self._stop) for seat in seats), return_exceptions=True):
             if isinstance(result, BaseException):
                 log.error("engine not stopped", exc_info=result)
+
+    async def _cap_logs(self) -> None:
+        await asyncio.to_thread(logfile.cap, self._layout.home / "logs")
 
     # the seat
 
@@ -271,8 +288,8 @@ class Engines:
         seat.error = None
         await self._write_row(seat)
         try:
-            opened, policy = await self._environment(seat.project)
-            config = self._config(seat.project, opened, policy)
+            given = await self._environment(seat.project)
+            config = self._config(seat.project, given.opened, given.policy)
             seat.running = await self._launcher.start(config, seat.generation + 1)
         except RootlinkError as error:
             self._failed(seat, error.message)
@@ -286,7 +303,7 @@ class Engines:
                 await asyncio.shield(self._write_row(seat))
         seat.move(Event.READY)
         seat.failures, seat.retry_at, seat.missed, seat.status = 0, 0.0, 0, None
-        seat.error = _broken(opened)
+        seat.given, seat.error = given.mark, _broken(given.opened)
         await self._write_row(seat)
         self.spawned(seat.project)
 
@@ -306,12 +323,16 @@ class Engines:
         seat.error = words
         log.warning("engine start failed", project=seat.project, failures=seat.failures, retry_in=delay(seat.failures))
 
-    async def _environment(self, project: str) -> tuple[Opened, EgressPolicy]:
-        sealed = await asyncio.to_thread(self._store.secrets.sealed, project)
-        domains = await asyncio.to_thread(self._store.egress.domains, project)
+    async def _environment(self, project: str) -> Given:
+        sealed, domains, mark = await asyncio.to_thread(self._stored, project)
         operator = self._operator
         policy = EgressPolicy(domains, list(operator.private), list(operator.resolve), operator.extra_ca)
-        return await asyncio.to_thread(unsealed, project, sealed, self._unsealer), policy
+        return Given(await asyncio.to_thread(unsealed, project, sealed, self._unsealer), policy, mark)
+
+    def _stored(self, project: str) -> tuple[list[Secret], list[str], Mark]:
+        sealed, domains = self._store.secrets.sealed(project), self._store.egress.domains(project)
+        mark = frozenset((secret.name, secret.version, hash(secret.ciphertext)) for secret in sealed), tuple(sorted(domains))
+        return sealed, domains, mark
 
     def _config(self, project: str, opened: Opened, policy: EgressPolicy) -> EngineConfig:
         return EngineConfig(
@@ -380,6 +401,7 @@ class Engines:
         if line is None or not await self._asked(seat, line):
             return
         await self._pull(seat)
+        await self._refresh_late(seat)
         idle = self._operator.idle_stop
         if idle and seat.status is not None and seat.status.idle_secs >= idle:
             await self._locked(seat, self._retire)
@@ -434,10 +456,22 @@ class Engines:
             line = seat.line
             if line is None or seat.state is not State.RUNNING:
                 return []
-            opened, policy = await self._environment(seat.project)
-            restarted = await line.environment(Environment(dict(opened.values), policy))
-            seat.error = _broken(opened)
+            given = await self._environment(seat.project)
+            seat.given = None  # until it has said so: a push that fails may have got through
+            restarted = await line.environment(Environment(dict(given.opened.values), given.policy))
+            if seat.line is not None and seat.line.same(line):
+                seat.given, seat.error = given.mark, _broken(given.opened)
             return restarted
+
+    async def _refresh_late(self, seat: Seat) -> None:
+        """Rule 5."""
+        if seat.pushing.locked() or seat.state is not State.RUNNING:
+            return
+        with contextlib.suppress(RootlinkError):  # the store can't be asked, or we are stopping: the next poll comes
+            _, _, mark = await asyncio.to_thread(self._stored, seat.project)
+            if mark != seat.given and not seat.pushing.locked():
+                log.info("environment pushed again", project=seat.project)
+                self._crew.start(self._refresh(seat), f"refresh {seat.project}")
 
     # adopt
 
@@ -456,7 +490,7 @@ class Engines:
             log.info("leftovers of a deleted project removed", project=project)
         elif running is not None:
             seat = self._seats.setdefault(project, Seat(project))
-            seat.running, seat.generation = running, max(seat.generation, running.generation)
+            seat.running, seat.given, seat.generation = running, None, max(seat.generation, running.generation)
             seat.move(Event.FOUND)
             await self._write_row(seat)
             self._crew.start(self._refresh(seat), f"refresh {project}")  # what changed while nobody could tell it

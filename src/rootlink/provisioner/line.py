@@ -80,6 +80,10 @@ class Line:
     def __init__(self, socket: str, key: str) -> None:
         self._socket, self._key = socket, key
 
+    def same(self, other: Line) -> bool:
+        """Whether both go to the same spawn."""
+        return (self._socket, self._key) == (other._socket, other._key)
+
     async def status(self, *, within: float = 2.0) -> EngineStatus:
         return await self._ask("GET", "status", EngineStatus, within=within)
 

@@ -179,8 +179,8 @@ def _postgresql_engine(url: URL) -> Engine:
 
 def damaged(path: Path) -> Unavailable:
     return Unavailable(
-        f"{path} is not a database, or is damaged. Stop Rootlink, keep a copy of the file, and bring a backup back with "
-        "`rootlink restore FILE`"
+        f"{path} is not a database, or is damaged. Stop Rootlink (rootlink down), move the file away together with "
+        f"{path.name}-wal and {path.name}-shm, and put a copy of control/{path.name} back in its place"
     )
 
 

@@ -47,7 +47,7 @@ def _refuse_newer(found: str | None) -> None:
     if found is not None and found not in REVISIONS:
         raise Unavailable(
             f"the database has schema {found}, this Rootlink knows up to {REVISIONS[-1]}: it was made by a newer version. "
-            "Start that version again, or bring a backup made by this one back with `rootlink restore FILE`"
+            "Start that version again, or put back a copy of the database (control/rootlink.db) that this one made"
         )
 
 

@@ -61,13 +61,11 @@ def holder(path: Path) -> Identity | None:
     """The process that holds it; None when nobody does, or it can't be told who."""
     if not held(path):
         return None
-    inode = path.stat().st_ino
-    lockers = _lockers(inode)
     named = _named(path)
-    if named is not None and identity.alive(named) and (_has_open(named.pid, path) or named.pid in lockers or not identity.LINUX):
+    if named is not None and identity.alive(named) and _may_be(named.pid, path):
         return named
-    known = [process for pid in lockers if _has_open(pid, path) is not False and (process := identity.identify(pid))]
-    return known[0] if len(known) == 1 else None  # more: inodes of several file systems, one number
+    known = [pid for pid in _lockers(path.stat().st_ino) if _has_open(pid, path) is not False]
+    return identity.identify(known[0]) if len(known) == 1 else None  # more: one inode number on several file systems
 
 
 def _locked(descriptor: int, how: int) -> bool:
@@ -85,6 +83,13 @@ def _named(path: Path) -> Identity | None:
         return None
 
 
+def _may_be(pid: int, path: Path) -> bool:
+    """Whether the kernel bears out what the file says. Of a process with closed memory it tells only that it holds some lock: the
+    inode's number is not always that of stat(2) (overlay file systems)."""
+    opened = _has_open(pid, path)
+    return opened if opened is not None else not identity.LINUX or pid in _lockers()
+
+
 def _has_open(pid: int, path: Path) -> bool | None:
     """None: this process may not know."""
     try:
@@ -98,8 +103,8 @@ def _has_open(pid: int, path: Path) -> bool | None:
     return False
 
 
-def _lockers(inode: int) -> list[int]:
-    """Processes of this user that took a whole-file lock on a file of this number, as `/proc/locks` has them."""
+def _lockers(inode: int | None = None) -> list[int]:
+    """Processes of this user that took a whole-file lock, on a file of this number if given, as `/proc/locks` has them."""
     try:
         lines = Path("/proc/locks").read_text().splitlines()
     except OSError:
@@ -107,8 +112,10 @@ def _lockers(inode: int) -> list[int]:
     found = []
     for fields in (line.split() for line in lines):
         # 1: FLOCK  ADVISORY  WRITE 1234 fe:00:2172516 0 EOF
-        if len(fields) >= 6 and fields[1:4] == ["FLOCK", "ADVISORY", "WRITE"] and fields[5].rpartition(":")[2] == str(inode):
-            found += [int(fields[4])] if fields[4].isdigit() and _ours(int(fields[4])) else []
+        if len(fields) < 6 or fields[1:4] != ["FLOCK", "ADVISORY", "WRITE"] or not fields[4].isdigit():
+            continue
+        if inode in (None, int(fields[5].rpartition(":")[2])) and _ours(int(fields[4])):
+            found.append(int(fields[4]))
     return found
 
 
