@@ -1,12 +1,10 @@
 """Routes as data. One `Route` says what a path takes and gives; from the list of them come the router and `/openapi.json`.
 
-What a body must look like is its Struct; what is said of a body that does not is made here from the field's path and the expected
-type alone, since a decoder's own words may quote the input, and the input may hold a secret.
+What a body must look like is its Struct; what is said of one that does not is `shapes.words`: a decoder's own may quote the input.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -17,16 +15,13 @@ from starlette.responses import Response
 from starlette.routing import Route as Path
 from starlette.types import Receive, Scope, Send
 
+from rootlink import shapes
 from rootlink.errors import Invalid, NotFound
 from rootlink.gateway.answers import Answer, WrongMethod
 from rootlink.gateway.auth import Operator
 from rootlink.gateway.guard import Head, read_body
 from rootlink.gateway.plane import Plane, stored
 from rootlink.records import Project
-
-_EXPECTED = re.compile(r"Expected `([^`]+)`, got `([^`]+)`(?: - at `([^`]+)`)?\Z")
-_MISSING = re.compile(r"Object missing required field `(\w+)`(?: - at `([^`]+)`)?\Z")
-_AT = re.compile(r" - at `([^`]+)`\Z")
 
 T = TypeVar("T")
 
@@ -128,22 +123,6 @@ def decoded(body: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
-        raise Invalid(_words(str(error))) from None
+        raise Invalid(shapes.words(str(error))) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Invalid("The body is not valid JSON") from None
-
-
-def _words(message: str) -> str:
-    if match := _MISSING.match(message):
-        return f"{_field(match[2], match[1])} is missing"
-    if match := _EXPECTED.match(message):
-        return f"{_field(match[3])} must be of type {match[1]}, not {match[2]}"
-    at = _AT.search(message)
-    return f"{_field(at[1] if at else None)} has a value that is not allowed"
-
-
-def _field(path: str | None, last: str | None = None) -> str:
-    """`$.a.b` as `a.b`; msgspec writes `[...]` for a member of a mapping, so no key of the input is in it."""
-    inner = (path or "$").removeprefix("$").removeprefix(".")
-    name = ".".join(part for part in (inner, last) if part)
-    return f"Field {name!r}" if name else "The body"

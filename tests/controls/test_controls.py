@@ -1,0 +1,329 @@
+"""Negative controls: every test that SECURITY.md names is shown to fail when the bug it guards against is put back.
+
+A control copies the checkout, makes one replacement in it, and runs the test there; it must fail. The package is installed
+editable, through a `.pth`, which PYTHONPATH goes before. An engine gets a listed environment only, so in the copy PYTHONPATH is
+on that list. That the copy is what runs, and that the tests pass in it unchanged, is a control too (the first two tests).
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.controls.environment import inherited
+
+ROOT = Path(__file__).resolve().parents[2]
+COPIED = ("src", "tests", "requirements", "pyproject.toml")
+ENGINES_LIST = ("src/rootlink/programs/settings.py", '["PATH", "HOME",', '["PATH", "PYTHONPATH", "HOME",')
+PATIENCE = 120  # seconds for one control
+
+
+class Control(NamedTuple):
+    """`old` stands exactly once in `file`. `bug` is what `new` makes of it."""
+
+    test: str
+    file: str
+    old: str
+    new: str
+    bug: str
+
+
+CONTROLS = [
+    Control(
+        "tests/e2e/test_canary.py::test_a_secret_is_found_nowhere_but_in_its_child",
+        "src/rootlink/redaction.py",
+        "return self._pattern.sub(lambda found: self._marks.get(found.group().lower(), MARK), text) if self._pattern else text",
+        "return text",
+        "Nothing takes known secrets out of logs, runs and errors.",
+    ),
+    Control(
+        "tests/mounts/test_stdio.py::test_a_child_sees_its_own_environment_and_nothing_else",
+        "src/rootlink/engine/mounts/spec.py",
+        "env={name: put(text) for name, text in spec.env.items()},",
+        "env={**values.secrets, **{name: put(text) for name, text in spec.env.items()}},",
+        "A mount's child gets every secret of the project.",
+    ),
+    Control(
+        "tests/cli/test_connect.py::test_a_secret_in_argv_is_refused_and_not_repeated",
+        "src/rootlink/cli/arguments.py",
+        'if value not in ("", "-"):',
+        "if not name:",
+        "A secret's value is taken from argv.",
+    ),
+    Control(
+        "tests/cli/test_connect.py::test_a_person_is_asked_for_what_is_missing_with_its_explanation_and_without_echo",
+        "src/rootlink/cli/arguments.py",
+        'getpass(f"{label}: ", stream=sys.stderr)',
+        "typer.prompt(label, err=True)",
+        "A secret is asked for like any other value, with echo.",
+    ),
+    Control(
+        "tests/store/test_secrets.py::test_projects_do_not_see_each_others_secrets",
+        "src/rootlink/store/secrets.py",
+        ".where(_TABLE.c.project == project, mine)",
+        ".where(mine)",
+        "A secret is looked up by id or name in all projects.",
+    ),
+    Control(
+        "tests/store/test_connections.py::test_undo_leaves_everything_as_it_was_to_the_byte",
+        "src/rootlink/store/connections.py",
+        "transaction.execute(update(_SECRETS).where(secret).values(before))",
+        "transaction.execute(delete(_SECRETS).where(secret))",
+        "Undoing a connect deletes the secret it had replaced.",
+    ),
+    Control(
+        "tests/provisioner/test_app.py::test_killed_in_the_middle_of_an_install",
+        "src/rootlink/provisioner/reconcile.py",
+        'if row.state == "connecting":',
+        'if row.state == "interrupted":',
+        "A provisioner that starts again leaves half a connect as it is.",
+    ),
+    Control(
+        "tests/e2e/test_recovery.py::test_a_kill_in_the_middle_of_a_connect_leaves_all_of_it_or_nothing",
+        "src/rootlink/provisioner/reconcile.py",
+        'if row.state == "connecting":',
+        'if row.state == "interrupted":',
+        "A provisioner that starts again leaves half a connect as it is.",
+    ),
+    Control(
+        "tests/functions/test_fetch.py::test_the_real_way_out_refuses_every_other_host_and_every_hop_to_it",
+        "src/rootlink/egress/policy.py",
+        "is not in this project's outbound allowlist\")",
+        'is not allowed")',
+        "A refusal does not say the contract's words.",
+    ),
+    Control(
+        "tests/outbound/test_bypass_list.py::test_no_packet_leaves_for",
+        "src/rootlink/egress/hosts.py",
+        'host.endswith("." + self.host)',
+        "host.endswith(self.host)",
+        "A rule covers every name that ends alike.",
+    ),
+    Control(
+        "tests/outbound/test_outbound.py::test_a_redirect_is_refused",
+        "src/rootlink/engine/outbound.py",
+        "hop = replace(onward[0], target=self._allowed(onward[1]))",
+        "hop = replace(onward[0], target=onward[1])",
+        "Only the first hop is decided, a redirect is followed anywhere.",
+    ),
+    Control(
+        "tests/outbound/test_bypass_list.py::test_no_packet_leaves_for_an_allowed_name_that_leads_to",
+        "src/rootlink/egress/addresses.py",
+        "return next((words for block, words in _TABLE_V4 if parsed in block), None)",
+        "return None",
+        "Every IPv4 address is taken for one of the world's.",
+    ),
+    Control(
+        "tests/outbound/test_bypass_list.py::test_a_name_is_resolved_once_and_exactly_that_address_is_dialled",
+        "src/rootlink/engine/outbound.py",
+        "found = await lookup(host, port)",
+        "found = await lookup(host, port) and await lookup(host, port)",
+        "A name is resolved a second time between the check and the dial.",
+    ),
+    Control(
+        "tests/outbound/test_outbound.py::test_a_connection_reaches_its_own_hosts_and_no_other_allowed_one",
+        "src/rootlink/egress/policy.py",
+        "of_connection = of_project if scope is None else _covering(scope, host)",
+        "of_connection = of_project",
+        "A connection reaches every host of the project's allowlist.",
+    ),
+    Control(
+        "tests/outbound/test_outbound.py::test_an_open_stream_is_cut_when_its_host_is_removed",
+        "src/rootlink/engine/outbound.py",
+        "exchange.recheck(self._policy)",
+        "pass",
+        "A new policy is for new requests only.",
+    ),
+    Control(
+        "tests/e2e/test_bad_input.py::test_a_key_of_one_project_is_nothing_to_another",
+        "src/rootlink/gateway/engines.py",
+        "engine = self._known.get(project)\n        if engine is not None:\n            return engine",
+        "engine = next(iter(self._known.values()), None)\n        if engine is not None:\n            return engine",
+        "Whoever has a key gets the first engine there is.",
+    ),
+    Control(
+        "tests/e2e/test_bad_input.py::test_a_revoked_key_is_refused_at_once",
+        "src/rootlink/store/keys.py",
+        " or row.revoked_at is not None:",
+        ":",
+        "A revoked key is found like any other.",
+    ),
+    Control(
+        "tests/gateway/test_auth.py::test_a_wrong_key_is_told_the_same_whatever_is_wrong_with_it",
+        "src/rootlink/gateway/auth.py",
+        'raise Unauthorized("This project key is not valid")',
+        'raise Unauthorized("This project key is not known" if match else "This is no project key")',
+        "The answer tells a malformed key from an unknown one.",
+    ),
+    Control(
+        "tests/e2e/test_bad_input.py::test_a_wrong_credential_is_refused_the_same_way_everywhere",
+        "src/rootlink/gateway/auth.py",
+        'raise Unauthorized("This project key is not valid")',
+        'raise Forbidden("This project key is not valid")',
+        "A wrong key gets another status than no key.",
+    ),
+    Control(
+        "tests/e2e/test_bad_input.py::test_a_key_without_manage_can_use_but_not_install",
+        "src/rootlink/gateway/relayed.py",
+        '",".join(self.key.scopes).encode()',
+        'b"use,manage"',
+        "The engine is told that every key may do everything.",
+    ),
+    Control(
+        "tests/e2e/test_clients.py::test_a_session_belongs_to_the_key_that_opened_it",
+        "src/rootlink/engine/eras/session.py",
+        "if session is None or (session.principal, session.ws) != (caller.principal, caller.ws):",
+        "if session is None or session.ws != caller.ws:",
+        "Whoever knows a session's id has the session.",
+    ),
+    Control(
+        "tests/gateway/test_malformed_requests.py::test_a_malformed_request_is_refused_once_with_the_envelope",
+        "src/rootlink/gateway/guard.py",
+        "_check_target(scope)",
+        "pass",
+        "A path with dots or an encoded slash passes the guard.",
+    ),
+    Control(
+        "tests/gateway/test_malformed_requests.py::test_a_head_that_does_not_end_is_refused_in_time",
+        "src/rootlink/gateway/protocol.py",
+        "self._arm(HEAD_SECS, self._head_is_late)\n\n    def data_received",
+        "pass\n\n    def data_received",
+        "A connection may take for ever over its first head.",
+    ),
+    Control(
+        "tests/gateway/test_malformed_requests.py::test_a_body_that_does_not_come_is_refused_in_time",
+        "src/rootlink/gateway/guard.py",
+        "async with asyncio.timeout(within):",
+        "async with asyncio.timeout(None):",
+        "A body is waited for without end.",
+    ),
+    Control(
+        "tests/gateway/test_malformed_requests.py::test_chunks_without_end_are_refused_at_the_cap",
+        "src/rootlink/gateway/guard.py",
+        "if size > told:\n            _check_size(size, most, share)",
+        "if 0 < told < size:\n            _check_size(size, most, share)",
+        "The parts of a body that told no length are not counted.",
+    ),
+    Control(
+        "tests/gateway/test_crowd.py::test_half_open_connections_do_not_use_up_the_places_even_while_they_are_young",
+        "src/rootlink/gateway/crowd.py",
+        "if len(self._all) >= self._most and not self._make_place():",
+        "if len(self._all) >= self._most:",
+        "Whoever opens connections and says nothing keeps everybody out.",
+    ),
+    Control(
+        "tests/e2e/test_recovery.py::test_everything_killed_at_once_leaves_nothing_and_comes_back",
+        "src/rootlink/provisioner/engines.py",
+        "seats = [seat for seat in self._seats.values() if seat.running is not None]",
+        "seats = list[Seat]()",
+        "A provisioner that ends leaves its engines running.",
+    ),
+    Control(
+        "tests/cli/test_errors.py::test_the_local_admin_token_is_not_sent_to_another_url",
+        "src/rootlink/cli/session.py",
+        "return self.running if self.running is not None and origin(self.running.api) == self.base else None",
+        "return self.running",
+        "Every URL is taken for the local instance's.",
+    ),
+    Control(
+        "tests/cli/test_commands.py::test_the_engine_never_sees_the_admin_token",
+        "src/rootlink/cli/session.py",
+        "return Client(self.base, kept or self._make_key(), renew=self._make_key if kept else None)",
+        "return Client(self.base, self.token)",
+        "The command line calls the engine with the admin token.",
+    ),
+    Control(
+        "tests/cli/test_commands.py::test_a_tools_description_cannot_write_to_the_terminal",
+        "src/rootlink/cli/screen.py",
+        'return _UNSEEN.sub("", str(text))',
+        "return str(text)",
+        "What a server wrote is printed as it is.",
+    ),
+    Control(
+        "tests/repository/test_files.py::test_a_lock_pins_every_package_with_hashes_and_holds_no_host",
+        "requirements/run.txt",
+        "\nanyio==",
+        "\nanyio>=",
+        "A lock leaves the version of a package open.",
+    ),
+]
+EVERY = {control.test.rpartition("/")[2]: control for control in CONTROLS}
+
+
+def promised() -> set[str]:
+    page = (ROOT / "SECURITY.md").read_text().partition("## Promises")[2].partition("\n## ")[0]
+    return set(re.findall(r"`(tests/[\w/]+\.py::\w+)`", page))
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """The checkout again. What tests install once for all of them (`.tests`) is shared."""
+    to = tmp_path / "copy"
+    for name in COPIED:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, to / name, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
+        else:
+            shutil.copy(ROOT / name, to / name)
+    (to / ".tests").symlink_to(ROOT / ".tests")
+    replace(to, *ENGINES_LIST)
+    return to
+
+
+def replace(copy: Path, file: str, old: str, new: str) -> None:
+    text = (copy / file).read_text()
+    assert text.count(old) == 1, f"{file} holds {old!r} {text.count(old)} times: the control must be written anew"
+    changed = text.replace(old, new)
+    if file.endswith(".py"):
+        compile(changed, file, "exec")  # a file that is no Python fails every test, and shows nothing
+    (copy / file).write_text(changed)
+
+
+def run(copy: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    environ = {**inherited(), "PYTHONPATH": str(copy / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(
+        [sys.executable, *words], cwd=copy, env=environ, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+
+
+def tested(copy: Path, *tests: str) -> subprocess.CompletedProcess[str]:
+    base = copy.parent / "tests"
+    return run(copy, "-m", "pytest", "-x", "-p", "no:cacheprovider", f"--basetemp={base}", "--tb=short", *tests)
+
+
+def test_a_control_imports_the_copy(copy: Path) -> None:
+    done = run(copy, "-c", "import rootlink; print(rootlink.__file__)")
+    assert done.stdout.strip() == str(copy / "src" / "rootlink" / "__init__.py")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(PATIENCE + 60)
+def test_the_unchanged_copy_passes(copy: Path) -> None:
+    """Of what is promised, all that takes no instance; and one that does, with an engine."""
+    quick = [control.test for control in CONTROLS if "/e2e/" not in control.test]
+    done = tested(copy, *quick, "tests/e2e/test_canary.py::test_a_secret_is_found_nowhere_but_in_its_child")
+    assert done.returncode == 0, done.stdout[-4000:]
+
+
+def test_every_promised_test_has_a_control_and_every_control_is_promised() -> None:
+    assert promised() == {control.test for control in CONTROLS}
+    assert len(EVERY) == len(CONTROLS)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(PATIENCE + 60)
+@pytest.mark.parametrize("name", EVERY)
+def test_it_fails_when_the_bug_is_put_back(name: str, copy: Path) -> None:
+    control = EVERY[name]
+    replace(copy, control.file, control.old, control.new)
+    done = tested(copy, control.test)
+    said = done.stdout + done.stderr
+    assert done.returncode == 1, f"not failed though: {control.bug}\n{said[-4000:]}"
+    assert re.search(r"^FAILED ", said, re.MULTILINE), f"broken rather than failed: {said[-4000:]}"
+    broken = re.search(r"ERROR (?:at setup|collecting)|(?:Import|ModuleNotFound|Syntax|Name)Error", said)
+    assert broken is None, f"broken rather than failed: {said[-4000:]}"
