@@ -1,6 +1,6 @@
 """Routes as data. One `Route` says what a path takes and gives; from the list of them come the router and `/openapi.json`.
 
-What a body must look like is its Struct; what is said of one that does not is `shapes.words`: a decoder's own may quote the input.
+What a body must look like is its Struct; what is said of one that does not is `shapes.words`: a decoder's own may quote it.
 """
 
 from __future__ import annotations

@@ -38,6 +38,7 @@ def main(settings: Settings) -> int:
     already, Unavailable when its state can't be used."""
     prctl.seal_memory()
     prctl.adopt_orphans()
+    prctl.raise_file_limit()
     config = _config(sys.stdin.buffer.read())
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)  # no child inherits the pipe our secrets came through

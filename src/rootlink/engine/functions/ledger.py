@@ -82,7 +82,13 @@ class Ledger:
         """(ws, spec, source, version, connection, deployed_at) of each, in the order they were first deployed."""
         columns = "ws, spec, source, version, connection, deployed_at"
         rows = self._db.execute(f"SELECT {columns} FROM functions ORDER BY rowid").fetchall()  # noqa: S608
-        return [(ws, msgspec.json.decode(spec, type=FunctionSpec), *rest) for ws, spec, *rest in rows]
+        found = []
+        for ws, spec, *rest in rows:
+            try:
+                found.append((ws, msgspec.json.decode(spec, type=FunctionSpec), *rest))
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                log.warning("function unreadable, left out", ws=ws)  # one bad row must not cost the others
+        return found
 
     def next_version(self, ws: str, name: str) -> int:
         row = self._db.execute("SELECT version FROM functions WHERE ws = ? AND name = ?", (ws, name)).fetchone()
