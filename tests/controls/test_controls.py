@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 COPIED = ("src", "tests", "requirements", "pyproject.toml")
 ENGINES_LIST = ("src/rootlink/programs/settings.py", '["PATH", "HOME",', '["PATH", "PYTHONPATH", "HOME",')
 PATIENCE = 120  # seconds for one control
+HUNG = 20  # seconds after which a test that says nothing of its time has failed
 
 
 class Control(NamedTuple):
@@ -192,9 +193,9 @@ CONTROLS = [
     Control(
         "tests/gateway/test_malformed_requests.py::test_a_head_that_does_not_end_is_refused_in_time",
         "src/rootlink/gateway/protocol.py",
-        "self._arm(HEAD_SECS, self._head_is_late)\n\n    def data_received",
-        "pass\n\n    def data_received",
-        "A connection may take for ever over its first head.",
+        "self._timer = self.loop.call_later(secs, act)",
+        "self._timer = None",
+        "A connection may take for ever over its head.",
     ),
     Control(
         "tests/gateway/test_malformed_requests.py::test_a_body_that_does_not_come_is_refused_in_time",
@@ -206,9 +207,9 @@ CONTROLS = [
     Control(
         "tests/gateway/test_malformed_requests.py::test_chunks_without_end_are_refused_at_the_cap",
         "src/rootlink/gateway/guard.py",
-        "if size > told:\n            _check_size(size, most, share)",
-        "if 0 < told < size:\n            _check_size(size, most, share)",
-        "The parts of a body that told no length are not counted.",
+        "if size > most:",
+        "if size > most << 20:",
+        "A body may be as large as it likes.",
     ),
     Control(
         "tests/gateway/test_crowd.py::test_half_open_connections_do_not_use_up_the_places_even_while_they_are_young",
@@ -291,9 +292,9 @@ def run(copy: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def tested(copy: Path, *tests: str) -> subprocess.CompletedProcess[str]:
-    base = copy.parent / "tests"
-    return run(copy, "-m", "pytest", "-x", "-p", "no:cacheprovider", f"--basetemp={base}", "--tb=short", *tests)
+def outcome(copy: Path, *tests: str) -> subprocess.CompletedProcess[str]:
+    quiet = ("-p", "no:cacheprovider", f"--basetemp={copy.parent / 'tests'}", f"--timeout={HUNG}")
+    return run(copy, "-m", "pytest", "-x", "--tb=short", *quiet, *tests)
 
 
 def test_a_control_imports_the_copy(copy: Path) -> None:
@@ -306,7 +307,7 @@ def test_a_control_imports_the_copy(copy: Path) -> None:
 def test_the_unchanged_copy_passes(copy: Path) -> None:
     """Of what is promised, all that takes no instance; and one that does, with an engine."""
     quick = [control.test for control in CONTROLS if "/e2e/" not in control.test]
-    done = tested(copy, *quick, "tests/e2e/test_canary.py::test_a_secret_is_found_nowhere_but_in_its_child")
+    done = outcome(copy, *quick, "tests/e2e/test_canary.py::test_a_secret_is_found_nowhere_but_in_its_child")
     assert done.returncode == 0, done.stdout[-4000:]
 
 
@@ -321,7 +322,7 @@ def test_every_promised_test_has_a_control_and_every_control_is_promised() -> No
 def test_it_fails_when_the_bug_is_put_back(name: str, copy: Path) -> None:
     control = EVERY[name]
     replace(copy, control.file, control.old, control.new)
-    done = tested(copy, control.test)
+    done = outcome(copy, control.test)
     said = done.stdout + done.stderr
     assert done.returncode == 1, f"not failed though: {control.bug}\n{said[-4000:]}"
     assert re.search(r"^FAILED ", said, re.MULTILINE), f"broken rather than failed: {said[-4000:]}"

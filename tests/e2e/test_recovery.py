@@ -58,6 +58,23 @@ def test_a_killed_program_is_back_with_everything_it_had(fresh: Instance, name: 
         assert view["pid"] == engine, "a running engine is re-adopted, not replaced"
 
 
+@pytest.mark.parametrize("name", ["gateway", "provisioner", "engine"])
+def test_up_again_after_a_kill_answers_for_what_runs_once_it_is_ready(fresh: Instance, name: str) -> None:
+    tools = furnished(fresh)
+    program(fresh, name).send_signal(signal.SIGKILL)
+    pid, api = fresh.pid, fresh.api
+    fresh.up()
+    assert (fresh.pid, fresh.api) == (pid, api)
+    eventually(lambda: usable(fresh, tools), wait=30, what="recovery")
+
+
+def test_up_again_with_other_settings_is_refused(fresh: Instance) -> None:
+    refused = fresh.run("up", "--detach", "--port", "0", "--allow-private", "10.0.0.0/8")
+    assert refused.returncode == 1
+    assert "conflict" in refused.stderr
+    assert "allow_private" in refused.stderr
+
+
 def test_a_killed_supervisor_leaves_nothing_and_the_next_start_has_everything(fresh: Instance) -> None:
     tools = furnished(fresh)
     os.kill(fresh.pid, signal.SIGKILL)

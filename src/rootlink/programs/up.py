@@ -24,8 +24,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -48,13 +50,16 @@ TICK = 0.02
 
 
 def run(settings: Settings, *, json: bool) -> int:
-    """Start and, unless detached, stay until told to stop. Raises Conflict when this home runs, Unavailable, Forbidden."""
+    """Start and, unless detached, stay until told to stop. Raises Conflict when this home runs, Unavailable, Forbidden.
+
+    `--detach` may be said twice: when this home runs with the same settings, it answers for what runs, once that is ready.
+    """
 
     def tell(line: dict[str, Any]) -> None:
         print(msgspec.json.encode(line).decode() if json else _in_words(line), flush=True)
 
     if settings.detach:
-        tell(_detached(settings))
+        tell(_running_already(settings) or _detached(settings))
         return 0
     return Supervisor(settings, tell).run()
 
@@ -266,7 +271,7 @@ class Supervisor:
             "pid": os.getpid(),
         }
         record.write(**line)
-        self._tell({**line, "console": _sign_in_link(listener, token) or line["console"]})
+        self._tell({**line, "console": _sign_in_link(listener.getsockname(), token) or line["console"]})
 
     def _await_ready(self, children: list[Child], listener: socket.socket) -> None:
         deadline = time.monotonic() + START_SECS
@@ -349,6 +354,35 @@ def _complain(words: str) -> None:
         print(words, file=sys.stderr, flush=True)
 
 
+def _running_already(settings: Settings) -> dict[str, Any] | None:
+    """The line of what runs from this home, with a sign-in link of its own; None when nothing does. Raises Conflict when it runs
+    with other settings than are asked for, Unavailable when it does not get ready."""
+    record = Record(settings.run_dir / "rootlink.json")
+    if record.process() is None or hold.holder(_lock(settings)) is None:
+        return None
+    line = {name: value for name, value in record.read().items() if name != "start"}
+    at = urlsplit(line["api"])
+    address = (at.hostname, at.port)
+    deadline = time.monotonic() + START_SECS  # a program of it may just be starting again
+    while (answer := ask(address, "GET", "/readyz", within=2.0)) is None or answer.status != HTTPStatus.OK:
+        if time.monotonic() > deadline:
+            raise Unavailable(f"Rootlink runs in {settings.home} (pid {line['pid']}) but is not ready; see {settings.logs_dir}")
+        time.sleep(TICK)
+    if differing := _differing(settings, address[1]):
+        words = f"Rootlink runs in {settings.home} already (pid {line['pid']}) with another {', '.join(differing)}"
+        raise Conflict(f"{words}; stop it first: rootlink down")
+    return {**line, "console": _sign_in_link(address, admin_token(settings.admin_token_file)) or line["console"]}
+
+
+def _differing(settings: Settings, port: int | None) -> list[str]:
+    """The flags that say something else than the settings of what runs."""
+    running = Record(settings.run_dir / "gateway.json").read().get("settings", {})
+    asked = {name: shown["value"] for name, shown in settings.shown().items() if shown["source"].startswith("flag")}
+    known = {name: shown["value"] for name, shown in running.items()} | {"port": port}
+    same = {"home", "detach"} | ({"port"} if asked.get("port") == 0 else set())
+    return [name for name, value in asked.items() if name not in same and name in known and value != known[name]]
+
+
 def _detached(settings: Settings) -> dict[str, Any]:
     settings.prepare()
     reader, writer = os.pipe()
@@ -388,9 +422,9 @@ def _url(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _sign_in_link(listener: socket.socket, token: str) -> str | None:
+def _sign_in_link(address: Any, token: str) -> str | None:
     """None when this gateway makes no such links."""
-    answer = ask(listener.getsockname(), "POST", "/v1/session/link", within=5.0, token=token)
+    answer = ask(address, "POST", "/v1/session/link", within=5.0, token=token)
     if answer is None or answer.status not in (200, 201):
         return None
     data = msgspec.json.decode(answer.body)["data"]
