@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from rootlink.errors import Conflict, Unavailable
+from rootlink.errors import Unavailable
 from rootlink.programs import up
 from rootlink.programs.probe import Answer, ask
 from rootlink.programs.record import Record
@@ -121,10 +121,18 @@ def test_what_is_private_is_for_this_user_only(instance: Instance) -> None:
 
 def test_a_second_up_on_the_same_home_is_refused_with_pid_and_url(instance: Instance) -> None:
     line = instance.up()
-    with pytest.raises(Conflict) as refused:
-        instance.up()
-    assert str(line["pid"]) in refused.value.message and line["api"] in refused.value.message
+    command = [sys.executable, "-m", "rootlink", "up", "--home", str(instance.settings.home), "--port", "0"]
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert refused.returncode == 1 and refused.stderr.startswith("rootlink: conflict:")
+    assert str(line["pid"]) in refused.stderr and line["api"] in refused.stderr
     assert identity.alive(instance.process("rootlink"))
+
+
+def test_a_second_detached_up_answers_for_what_runs_with_a_new_sign_in_link(instance: Instance) -> None:
+    line = instance.up()
+    again = instance.up()
+    assert {**again, "console": ""} == {**line, "console": ""}
+    assert again["console"] != line["console"]
 
 
 def test_a_taken_port_is_told_and_nothing_stays(instance: Instance, capsys: pytest.CaptureFixture[str]) -> None:

@@ -137,9 +137,7 @@ def _closed_port(host: str, port: int, rules: Sequence[Rule], whose: str) -> str
     rule = rules[0]
     opened = "443 and 80" if rule.port is None else str(rule.port)
     wanted = Rule(host, port)
-    return (
-        f"port {port} of host '{host}' is not open: the rule '{rule}' of {whose} opens {opened}; a rule '{wanted}' would open it"
-    )
+    return f"host '{host}' is not in {whose} for port {port}: the rule '{rule}' opens {opened}; a rule '{wanted}' would open it"
 
 
 def pin(text: str) -> tuple[tuple[str, int], Pin]:
