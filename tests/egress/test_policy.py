@@ -84,7 +84,7 @@ def test_the_words_for_a_host_that_is_not_allowed_are_the_contracts() -> None:
 
 def test_a_closed_port_is_told_which_rule_would_open_it() -> None:
     message = POLICY.decide("api.resend.com", 8443).message
-    assert "the rule 'api.resend.com' of this project's outbound allowlist opens 443 and 80" in message
+    assert "is not in this project's outbound allowlist for port 8443: the rule 'api.resend.com' opens 443 and 80" in message
     assert "'api.resend.com:8443' would open it" in message
 
 
