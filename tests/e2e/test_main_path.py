@@ -132,11 +132,12 @@ def test_connecting_the_same_thing_twice_is_a_conflict_and_changes_nothing(insta
 
 def test_a_custom_server_gets_its_secret_and_nobody_else_s(instance: Instance) -> None:
     instance.project("POST", "/secrets", {"name": "MY_TOKEN", "plaintext": "t0ken-value"})
+    instance.project("POST", "/secrets", {"name": "NOT_YOURS", "plaintext": "another-value"})
     body = custom("withsecret", env={"TOKEN": "${MY_TOKEN}"})
     assert instance.engine("POST", "/mcp-servers", body).status == 201
     environment = str(instance.call("withsecret__env"))
-    assert "t0ken-value" not in environment or "TOKEN" in environment
-    assert KEY not in environment
+    assert "t0ken-value" in environment
+    assert "another-value" not in environment
 
 
 def test_disconnecting_undoes_all_of_it(instance: Instance) -> None:
