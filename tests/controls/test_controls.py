@@ -271,6 +271,7 @@ def copy(tmp_path: Path) -> Path:
             shutil.copytree(ROOT / name, to / name, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
         else:
             shutil.copy(ROOT / name, to / name)
+    (ROOT / ".tests").mkdir(exist_ok=True)
     (to / ".tests").symlink_to(ROOT / ".tests")
     (to / "rootlink").symlink_to(to / "src" / "rootlink")  # for `python -m rootlink` without PYTHONPATH: it looks here first
     replace(to, *ENGINES_LIST)

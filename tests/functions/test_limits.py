@@ -37,7 +37,8 @@ async def test_a_loop_ends_at_its_timeout_and_the_next_call_works(stage: Stage, 
     assert run.status == "timeout" or body == LOOPS["regexp"]  # V8's linear engine may be done with it in time
     assert time.perf_counter() - asked < 1.5
     if run.error is not None:
-        assert run.error["message"] == "the function took longer than 0.25 s"
+        told = ("the function took longer than 0.25 s", "the function used 0.25 s of CPU without a pause")
+        assert run.error["message"] in told  # both clocks run out together; which is looked at first is not ours to say
     assert (await stage.host.invoke("main", "neighbour", 7)).output == 7
     assert await stage.output("() => 1") == 1
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -155,7 +156,7 @@ def _sqlite_engine(url: URL, busy_seconds: float) -> Engine:
     def prepare(dbapi: sqlite3.Connection, _record: Any) -> None:
         dbapi.isolation_level = None  # sqlite3 must not begin by itself: the next listener does
         for pragma in _PRAGMAS:
-            dbapi.execute(pragma).close()
+            _patiently(dbapi, pragma, busy_seconds)
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
@@ -163,6 +164,20 @@ def _sqlite_engine(url: URL, busy_seconds: float) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
+
+
+def _patiently(dbapi: sqlite3.Connection, pragma: str, busy_seconds: float) -> None:
+    """SQLite's busy timeout does not cover the change to WAL, which programs that start at once on a new file all want."""
+    deadline = time.monotonic() + busy_seconds
+    while True:
+        try:
+            dbapi.execute(pragma).close()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _postgresql_engine(url: URL) -> Engine:
