@@ -167,8 +167,8 @@ def _sqlite_engine(url: URL, busy_seconds: float) -> Engine:
 
 
 def _patiently(dbapi: sqlite3.Connection, pragma: str, busy_seconds: float) -> None:
-    """SQLite's busy timeout does not cover all of the change to WAL: of six that wanted it at once on a new file, 21 of 1,800 were
-    told "locked" within a millisecond. Gateway and provisioner both want it at a first start."""
+    """SQLite's busy timeout does not cover all of the change to WAL: of six that wanted it at once on a new file, 21 of 1,800
+    were told "locked" within a millisecond. Gateway and provisioner both want it at a first start."""
     deadline = time.monotonic() + busy_seconds
     while True:
         try:
