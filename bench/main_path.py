@@ -240,12 +240,14 @@ def starts() -> None:
             began = time.perf_counter()
             made.up()
             up.append(time.perf_counter() - began)
-            made.key  # noqa: B018 - made before the clock starts
-            memory.append(sum(resident(p) for p in psutil.Process(made.pid).children(recursive=True)))
-            began = time.perf_counter()
-            assert made.engine("GET", "/tools").status == 200
-            cold.append(time.perf_counter() - began)
-            made.down()
+            try:
+                made.key  # noqa: B018 - made before the clock starts
+                memory.append(sum(resident(p) for p in psutil.Process(made.pid).children(recursive=True)))
+                began = time.perf_counter()
+                assert made.engine("GET", "/tools").status == 200
+                cold.append(time.perf_counter() - began)
+            finally:
+                made.down()
     row("rootlink up --detach, to ready", ms(statistics.median(up)))
     row("engine, cold, first answer", ms(statistics.median(cold)))
     row("idle gateway + provisioner, PSS", f"{statistics.median(memory) / (1 << 20):.0f} MiB")
