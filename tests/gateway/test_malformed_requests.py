@@ -247,7 +247,7 @@ async def test_two_hundred_slow_clients_keep_nobody_else_waiting(instance: Insta
         writer.write(b"POST /mcp HTTP/1.1\r\nHost: loc")
     began = asyncio.get_running_loop().time()
     assert (await instance.data("GET", "/livez")) == {"status": "alive"}
-    assert asyncio.get_running_loop().time() - began < 1
+    assert asyncio.get_running_loop().time() - began < 3
     for _, writer in slow:
         writer.close()
 
@@ -261,7 +261,7 @@ async def test_a_json_bomb_is_refused_quickly(instance: Instance, body: bytes) -
     began = asyncio.get_running_loop().time()
     (status, answer), *_ = await exchange(instance.port, post(f"Content-Length: {len(body)}") + body)
     assert (status, answer["error"]["code"]) == (400, "invalid")
-    assert asyncio.get_running_loop().time() - began < 0.5
+    assert asyncio.get_running_loop().time() - began < 2
 
 
 async def test_a_client_that_leaves_in_the_middle_of_its_body_is_forgotten(instance: Instance) -> None:

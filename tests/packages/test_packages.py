@@ -78,7 +78,7 @@ async def test_the_second_time_it_comes_from_the_store_without_the_registry(
     offline = make_packages(shared_store, npm_config_registry=NOWHERE)
     began = time.monotonic()
     start = await offline.resolve("npx", ["-y", MEMORY_AT, "--x"], lock=memory_lock, progress=said.append)
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < 3
     assert said == [f"{MEMORY_AT}: from the store"]
     assert start.argv[-1] == "--x"
     assert "create_entities" in await tools_of(start, tmp_path)
