@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
@@ -95,7 +95,6 @@ class View:
     patterns: list[tuple[re.Pattern[str], str]]
     raw: dict[str, bytes]  # tools, managed_tools, prompts, resources, resourceTemplates
     instructions: str
-    kinds: set[str] = field(default_factory=set)
 
     def owner(self, uri: str) -> str | None:
         """The mount whose resource `uri` is, or None."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -26,7 +26,6 @@ from rootlink.records.secret import Seal
 
 Kind = Literal["mcp", "function"]
 State = Literal["connecting", "connected", "failed", "removing"]
-STATES: tuple[State, ...] = get_args(State)
 
 
 class NewConnection(msgspec.Struct, frozen=True):

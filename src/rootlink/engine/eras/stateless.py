@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from rootlink.engine.changes import KINDS, METHODS, Changes
-from rootlink.engine.dispatch import INVALID_PARAMS, METHOD_NOT_FOUND, RESOURCE_NOT_FOUND, Caller, Dispatch
+from rootlink.engine.dispatch import INVALID_PARAMS, METHOD_NOT_FOUND, RESOURCE_NOT_FOUND, Caller, Dispatch, raw
 from rootlink.engine.eras.frames import INVALID_REQUEST, PARSE_ERROR, Message, error_frame, notification_frame, result_frame
 from rootlink.engine.eras.session import SERVER_INFO, progress_frames
 from rootlink.engine.eras.stream import EventStream, event
@@ -96,18 +96,14 @@ def decode_header(value: str) -> str | None:
 def complete(method: str, result: msgspec.Raw) -> bytes:
     """A result as this revision wants it: only the top level is looked at, everything below passes as bytes."""
     members = msgspec.json.decode(result, type=dict[str, msgspec.Raw])
-    members.setdefault("resultType", _raw("complete"))
+    members.setdefault("resultType", raw("complete"))
     meta = msgspec.json.decode(members["_meta"], type=dict[str, msgspec.Raw]) if "_meta" in members else {}
-    meta[META + "serverInfo"] = _raw(SERVER_INFO)
-    members["_meta"] = _raw(meta)
+    meta[META + "serverInfo"] = raw(SERVER_INFO)
+    members["_meta"] = raw(meta)
     if method in CACHEABLE:
-        members.setdefault("ttlMs", _raw(0))
-        members.setdefault("cacheScope", _raw("private"))
+        members.setdefault("ttlMs", raw(0))
+        members.setdefault("cacheScope", raw("private"))
     return msgspec.json.encode(members)
-
-
-def _raw(value: object) -> msgspec.Raw:
-    return msgspec.Raw(msgspec.json.encode(value))
 
 
 class Stateless:
@@ -119,7 +115,7 @@ class Stateless:
         """The result frame of one request. Raises RpcError; progress goes to `emit` as frames."""
         method, params = message["method"], message.get("params", {})
         if method == "server/discover":
-            return result_frame(message["id"], complete(method, _raw(self._discover(caller))))
+            return result_frame(message["id"], complete(method, raw(self._discover(caller))))
         if method in GONE:
             raise RpcError(METHOD_NOT_FOUND, f"Method not found: {method} does not exist in {VERSION}")
         asked = {**params, "_meta": {key: value for key, value in params["_meta"].items() if not key.startswith(META)}}

@@ -33,10 +33,3 @@ class Lines:
         del self._held[: end + 1]
         self._looked = 0
         return line[:-1] if line.endswith(b"\r") else line
-
-    def cut(self) -> bytes:
-        """For readers that prefer a cut line to none: everything held, and forget it."""
-        held = bytes(self._held)
-        self._held.clear()
-        self._looked = 0
-        return held
