@@ -24,7 +24,18 @@ from rootlink.errors import EgressBlocked, Invalid
 
 Verdict = Literal["allowed", "denied"]
 Reason = Literal[
-    "in_allowlist", "pinned", "bad_host", "bad_url", "scheme", "port", "not_in_allowlist", "not_in_connection", "private_address"
+    "in_allowlist",
+    "pinned",
+    "bad_host",
+    "bad_url",
+    "scheme",
+    "port",
+    "not_in_allowlist",
+    "not_in_connection",
+    "private_address",
+    "other_host",  # the TLS name or the Host header names another than the one that was connected to
+    "protocol",  # what is spoken cannot be looked at: no TLS, an encrypted name, malformed HTTP
+    "limit",  # more connections or names at once than a door may have
 ]
 BLOCKED = "egress blocked: "
 
