@@ -14,14 +14,15 @@ A pinned name (`--resolve NAME:PORT=ADDRESS:PORT`) skips rule 6: its address is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeVar
 
 from rootlink.egress import addresses, hosts
 from rootlink.egress.hosts import Rule
 from rootlink.errors import EgressBlocked, Invalid
 
+T = TypeVar("T")
 Verdict = Literal["allowed", "denied"]
 Reason = Literal[
     "in_allowlist",
@@ -86,6 +87,14 @@ class Policy:
         """From texts: allowlist rules, CIDRs, and pins `NAME:PORT=ADDRESS:PORT`. Raises `Invalid` naming the bad one."""
         return cls(tuple(hosts.rule(text) for text in allow), addresses.networks(private), dict(pin(text) for text in resolve))
 
+    @classmethod
+    def sound(
+        cls, allow: Iterable[str], private: Iterable[str], resolve: Iterable[str], ignored: Callable[[str], None]
+    ) -> Policy:
+        """As `parse`, without the texts that do not parse: a broken line opens nothing, and must not hold the others up."""
+        networks = sound(private, lambda cidr: addresses.networks([cidr])[0], ignored)
+        return cls(tuple(sound(allow, hosts.rule, ignored)), tuple(networks), dict(sound(resolve, pin, ignored)))
+
     def decide(self, host: str, port: int, scope: Sequence[Rule] | None = None) -> Decision:
         """Rules 1 to 5, and 6 for a host written as an address. `scope`: the connection's own hosts; None: no narrowing."""
         try:
@@ -95,6 +104,14 @@ class Policy:
         if not 0 < port < 65536:
             return denied("port", name, port, f"port {port} is not a number from 1 to 65535")
         return self._by_rules(name, port, scope) or self._by_address(name, port)
+
+    def decide_name(self, host: str, scope: Sequence[Rule] | None = None) -> Decision:
+        """Rules 1, 3 and 4, for who knows no port yet (DNS): whether any port may be open. The decision's port is 0."""
+        try:
+            name = hosts.canonical(host)
+        except Invalid as error:
+            return denied("bad_host", hosts.escaped(host), 0, error.message)
+        return self._by_names(name, 0, scope) or Decision("allowed", "in_allowlist", name, 0)
 
     def address(self, host: str, port: int, address: str) -> Decision:
         """Rule 6 for one address that `host` leads to."""
@@ -116,15 +133,22 @@ class Policy:
 
     def _by_rules(self, host: str, port: int, scope: Sequence[Rule] | None) -> Decision | None:
         """The refusal of rules 3 to 5, if any."""
+        refused = self._by_names(host, port, scope)
+        if refused is not None:
+            return refused
         of_project = _covering(self.allow, host)
-        if not of_project:
-            return denied("not_in_allowlist", host, port, f"host '{host}' is not in this project's outbound allowlist")
         of_connection = of_project if scope is None else _covering(scope, host)
-        if not of_connection:
-            return denied("not_in_connection", host, port, _not_own(host, scope or ()))
         for rules, whose in ((of_project, "this project's outbound allowlist"), (of_connection, "this connection's own hosts")):
             if not any(rule.opens(port) for rule in rules):
                 return denied("port", host, port, _closed_port(host, port, rules, whose))
+        return None
+
+    def _by_names(self, host: str, port: int, scope: Sequence[Rule] | None) -> Decision | None:
+        """The refusal of rules 3 and 4, if any."""
+        if not _covering(self.allow, host):
+            return denied("not_in_allowlist", host, port, f"host '{host}' is not in this project's outbound allowlist")
+        if scope is not None and not _covering(scope, host):
+            return denied("not_in_connection", host, port, _not_own(host, scope))
         return None
 
     def _by_address(self, host: str, port: int) -> Decision:
@@ -133,6 +157,15 @@ class Policy:
         if hosts.is_address(host):
             return self.address(host, port, host)
         return Decision("allowed", "in_allowlist", host, port)
+
+
+def sound(texts: Iterable[str], parse: Callable[[str], T], ignored: Callable[[str], None]) -> Iterator[T]:
+    """What parses of `texts`; `ignored` is told why of the others."""
+    for text in texts:
+        try:
+            yield parse(text)
+        except Invalid as error:
+            ignored(error.message)
 
 
 def _covering(rules: Iterable[Rule], host: str) -> list[Rule]:

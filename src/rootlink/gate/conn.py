@@ -8,6 +8,7 @@ import socket
 import struct
 
 READ = 65536
+FAREWELL_SECS, FAREWELL_BYTES = 1.0, 1 << 20
 _AT_ONCE = struct.pack("ii", 1, 0)  # SO_LINGER: close with a reset
 
 
@@ -40,7 +41,18 @@ class Conn:
         with contextlib.suppress(OSError):
             self.sock.shutdown(socket.SHUT_WR)
 
+    async def finish(self) -> None:
+        """Close so that what was sent arrives: what still comes is read away for a moment, as unread bytes make a reset of it."""
+        self.end_sending()
+        left = FAREWELL_BYTES
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(FAREWELL_SECS):
+                while left > 0 and (data := await self._loop.sock_recv(self.sock, READ)):
+                    left -= len(data)
+        self.close()
+
     def close(self) -> None:
+        """Safe to repeat."""
         self.sock.close()
 
     def reset(self) -> None:

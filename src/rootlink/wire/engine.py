@@ -14,6 +14,9 @@ serves HTTP on the unix socket `socket`. Every request carries `x-rootlink-key: 
     DELETE /internal/connections/{id}           → {removed: bool}
     POST   /internal/decisions                  → [Decision]; each is handed over once
 
+With `sandbox` "kernel" the engine is behind a door of its own, and file descriptor 3 is its keeper's socket (`door/keeper.py`):
+frames of `door/frames.py` that start, signal and end what is behind other doors of the project. In the other tier there is none.
+
 Answers are the envelope of CONTRACT §3. The gateway forwards `/mcp*` and `/engine/*` to the same socket unchanged, adding
 `x-rootlink-key`, `x-rootlink-principal` (id of the project key) and `x-rootlink-scopes` (comma-separated), after removing any
 header of the client's that begins with `x-rootlink-`, and its `Authorization` and `Cookie`.
@@ -45,7 +48,12 @@ class EgressPolicy(msgspec.Struct, frozen=True):
 
 
 class EngineConfig(msgspec.Struct, frozen=True):
-    """Directories are absolute. `catalog` is what `connector_catalog` answers: the engine knows no catalogue of its own."""
+    """Directories are absolute. `catalog` is what `connector_catalog` answers: the engine knows no catalogue of its own.
+
+    `sandbox` is what is in force. `doors`: path of the gate's socket for engines, "": there is no gate. `no_stdio`: why stdio
+    mounts are refused, in words; "": they are not. `package_ports`: of package registries and proxies, besides 443 and 80.
+    `environ`: for package installers, besides the engine's own environment; it may hold credentials.
+    """
 
     project: str
     key: str
@@ -58,6 +66,10 @@ class EngineConfig(msgspec.Struct, frozen=True):
     allow_paths: list[str] = []
     sandbox: Sandbox = "advisory"
     catalog: list[dict[str, Any]] = []
+    doors: str = ""
+    no_stdio: str = ""
+    package_ports: list[int] = []
+    environ: dict[str, str] = {}
 
 
 class Environment(msgspec.Struct, frozen=True):

@@ -8,6 +8,7 @@ The doors' socket, for engines. A connection is one engine's; its end closes all
     Close
     Ask → Answer                  may this be reached, and through which address of the door? For whoever can wait for words
     ◄ Refusal                     something behind a door was refused; told at once, coalesced only in a flood
+    ◄ Named                       an address of the door stands for this name from here on: the next gate is told in `Open.names`
 
 The control socket, for the provisioner. What is served ends with the gate, not with the connection.
 
@@ -51,7 +52,8 @@ class Welcome(msgspec.Struct, frozen=True, tag=True):
 class Open(msgspec.Struct, frozen=True, tag=True):
     """`door`: a number of the engine's own. `name`: the connection it is for, as refusals show it. `scope`: rules within the
     project's allowlist, None: all of it. `packages`: the way to package registries instead of the project's.
-    `token`: what a `proxy` listener that others could reach asks for (the password of Proxy-Authorization)."""
+    `token`: what a `proxy` listener that others could reach asks for (the password of Proxy-Authorization).
+    `names`: address → name, as an earlier gate gave them (`Named`): what is behind the door may go on using them."""
 
     door: int
     name: str
@@ -59,6 +61,7 @@ class Open(msgspec.Struct, frozen=True, tag=True):
     scope: list[str] | None = None
     packages: bool = False
     token: str | None = None
+    names: dict[str, str] = {}
 
 
 class Listen(msgspec.Struct, frozen=True, tag=True):
@@ -90,6 +93,12 @@ class Refusal(msgspec.Struct, frozen=True, tag=True):
     reason: str
     message: str
     count: int = 1
+
+
+class Named(msgspec.Struct, frozen=True, tag=True):
+    door: int
+    address: str
+    host: str
 
 
 class Answer(msgspec.Struct, frozen=True, tag=True):
@@ -143,6 +152,6 @@ class Counted(msgspec.Struct, frozen=True, tag=True):
 
 
 FromEngine = Hello | Open | Listen | Close | Ask
-ToEngine = Welcome | Refusal | Answer
+ToEngine = Welcome | Refusal | Named | Answer
 FromProvisioner = Serve | Forget | Count
 ToProvisioner = Done | Counted

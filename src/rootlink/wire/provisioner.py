@@ -10,6 +10,7 @@
     POST   /projects/{project}/decisions → {}; pulls what the running engine refused into the store
     POST   /connections/{id}/reconcile  → NDJSON stream of `InstallEvent`; after `failed` nothing of the connection is left
     POST   /connections/{id}/remove     → {}; undoes the connection in the engine, then in the store
+    GET    /gate                        → Traffic, of all projects; `unavailable` when no gate answers
     GET    /healthz                     → {}
 
 `{project}` is a project id. Answers are the envelope of CONTRACT §3.
@@ -30,8 +31,21 @@ class EngineAddress(msgspec.Struct, frozen=True):
     generation: int
 
 
+class Traffic(msgspec.Struct, frozen=True):
+    """What went through the gate in its life, but for `doors` and `open`, which are now. `up`, `down`: bytes from and to what is
+    behind doors."""
+
+    doors: int = 0
+    open: int = 0
+    connections: int = 0
+    refused: int = 0
+    up: int = 0
+    down: int = 0
+
+
 class EngineView(msgspec.Struct, frozen=True):
-    """`started_at` is RFC 3339 or null; `files` an absolute directory."""
+    """`started_at` is RFC 3339 or null; `files` an absolute directory. `pid` is the engine's own, on the host. `sandbox` is the
+    tier in force, `no_stdio` why stdio mounts are refused in it. `egress`: of a running engine, when the gate tells."""
 
     state: str  # stopped | starting | running | stopping | failed
     pid: int | None
@@ -45,3 +59,5 @@ class EngineView(msgspec.Struct, frozen=True):
     streams: int | None = None
     idle_secs: float | None = None
     error: str | None = None
+    no_stdio: str | None = None
+    egress: Traffic | None = None
