@@ -15,7 +15,7 @@ import uvloop
 from aiohttp import web
 
 from rootlink.egress.policy import Decision
-from rootlink.engine.outbound import Outbound
+from rootlink.engine.outbound import Direct, Outbound
 from rootlink.wire.engine import EgressPolicy
 
 
@@ -104,7 +104,7 @@ async def make_out() -> AsyncIterator[MakeOut]:
         policy = EgressPolicy(
             allow=allow, private=LOOPBACK if private is None else private, resolve=resolve or [], extra_ca=str(ca) if ca else None
         )
-        outbound = Outbound(policy, lambda connection, decision: decisions.append((connection, decision)), lookup=names)
+        outbound = Outbound(policy, lambda connection, decision: decisions.append((connection, decision)), way=Direct(names))
         made.append(outbound)
         return Out(outbound, names, decisions)
 

@@ -8,6 +8,7 @@ import signal
 import stat
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import msgspec
 import psutil
 import pytest
 
-from rootlink.engine.packages import Packages, Start
+from rootlink.engine.packages import Packages, Start, installer, kept
 from rootlink.errors import Invalid, UpstreamFailed
 from tests.packages.conftest import MEMORY, MEMORY_AT, MakePackages, until
 
@@ -270,6 +271,39 @@ async def test_other_commands_are_ours_or_found_or_refused(
     for command in ("no-such-command", "", "./server", "../server", "/no/such/command", str(tmp_path)):
         with pytest.raises(Invalid, match="is not on this machine"):
             await packages.resolve(command, [])
+
+
+async def test_a_command_that_is_found_by_who_starts_it_stays_as_it_is_named(tmp_path: Path) -> None:
+    packages = Packages(tmp_path, found_elsewhere=True)
+    assert (await packages.resolve("no-such-command", ["a"])).argv == ["no-such-command", "a"]
+    assert (await packages.resolve("/no/such/command", [])).argv == ["/no/such/command"]
+    assert (await packages.resolve("python", [])).argv == [sys.executable]
+    for command in ("", "./server", "../server"):
+        with pytest.raises(Invalid, match="is not on this machine"):
+            await packages.resolve(command, [])
+
+
+def test_an_install_behind_a_door_is_shown_the_users_settings_that_are_there(tmp_path: Path) -> None:
+    (tmp_path / ".npmrc").write_text("")
+    (tmp_path / ".config" / "uv").mkdir(parents=True)
+    env = installer.environment({"HOME": str(tmp_path), "SSL_CERT_FILE": str(tmp_path / "gone.pem")}, tmp_path / "home")
+    assert kept.settings(env) == [tmp_path / ".npmrc", tmp_path / ".config" / "uv"]
+
+
+async def test_an_install_is_run_by_whoever_is_given(tmp_path: Path, memory_lock: str) -> None:
+    ran: list[tuple[str, str]] = []
+
+    async def run(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], registry: str, title: str) -> str:
+        ran.append((registry, title))
+        raise UpstreamFailed("not today")
+
+    packages = Packages(tmp_path, run=run)
+    with pytest.raises(UpstreamFailed, match="not today"):
+        await packages.resolve("npx", ["-y", MEMORY_AT], lock=memory_lock)
+    with pytest.raises(UpstreamFailed, match="not today"):
+        await packages.resolve("uvx", ["some-server"])
+    assert ran == [("npm", MEMORY_AT), ("PyPI", "some-server")]
+    await packages.close()
 
 
 async def test_after_close_an_install_is_refused_in_words(

@@ -58,8 +58,10 @@ def test_the_home_is_where_the_desktop_standard_puts_data() -> None:
         ("extra_ca", "/nowhere/ca.pem", "existing file"),
         ("allow_private", ["10.0.0.0/99"], "network"),
         ("allow_path", ["/nowhere"], "existing directory"),
-        ("sandbox", "kernel", "no kernel sandbox yet"),
-        ("sandbox", "none", "must be 'advisory'"),
+        ("sandbox", "none", "must be 'kernel' or 'advisory'"),
+        ("egress_rate", "10 MB/s", "such as 500000, 500K or 10M"),
+        ("egress_rate", "-1", "such as 500000, 500K or 10M"),
+        ("package_hosts", ["https://registry.example/"], "give the host only"),
         ("idle_stop", "soon", "15m"),
         ("log_level", "loud", "debug, info"),
         ("url", "rootlink.example", "http://"),
@@ -87,6 +89,26 @@ def test_values_are_read_in_the_forms_people_write_them(tmp_path: Path) -> None:
     assert settings.allowed_hosts == ("a.example", "b.example")
     assert settings.allow_path == (str(tmp_path.resolve()),) and settings.resolve == ("a.b:443=[::1]:8443",)
     assert load(tmp_path, ROOTLINK_IDLE_STOP="90").idle_stop == 90.0
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"), [("0", 0), ("500000", 500_000), ("500K", 500_000), ("10M", 10_000_000), ("2 g", 2_000_000_000), (70, 70)]
+)
+def test_a_rate_is_bytes_a_second(tmp_path: Path, text: Any, rate: int) -> None:
+    settings = load(tmp_path, {"egress_rate": text})
+    assert settings.egress_rate == rate
+    assert from_argv(settings.flags()).egress_rate == rate
+
+
+def test_the_kernel_sandbox_is_the_default_and_both_tiers_can_be_chosen(tmp_path: Path) -> None:
+    assert load(tmp_path).sandbox == "kernel"
+    for tier in ("kernel", "advisory"):
+        assert load(tmp_path, ROOTLINK_SANDBOX=tier).sandbox == tier
+
+
+def test_hosts_of_package_registries_are_hosts_with_or_without_a_port(tmp_path: Path) -> None:
+    settings = load(tmp_path, ROOTLINK_PACKAGE_HOSTS="Registry.example, files.example:8443")
+    assert settings.package_hosts == ("registry.example", "files.example:8443")
 
 
 def test_a_misspelt_setting_is_refused_with_the_right_spelling(tmp_path: Path) -> None:

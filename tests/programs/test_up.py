@@ -94,7 +94,7 @@ def test_up_answers_when_it_is_ready_and_down_leaves_nothing(instance: Instance)
     assert time.monotonic() - started < 10.0
     assert not [process for process in processes if identity.alive(process)]
     assert not up.status(instance.settings)["running"]
-    assert {path.name for path in instance.settings.run_dir.iterdir()} <= {"up.lock", "provisioner.lock"}
+    assert {path.name for path in instance.settings.run_dir.iterdir()} <= {"up.lock", "provisioner.lock", "gate.lock"}
     assert not runtime_path(instance.settings.home).exists()
     assert up.down(instance.settings) == 0
 
@@ -191,6 +191,38 @@ def test_a_killed_provisioner_takes_its_engines_over_again(instance: Instance) -
     assert not identity.alive(engine)
 
 
+def test_the_gate_is_started_again_and_engines_are_left_alone(instance: Instance) -> None:
+    instance.up()
+    engine, gate = instance.engine(), instance.process("gate")
+    assert up.status(instance.settings)["gate_pid"] == gate.pid
+    for number in (signal.SIGKILL, signal.SIGTERM):
+        gate = instance.process("gate")
+        os.kill(gate.pid, number)
+        until_now(lambda gate=gate: not identity.alive(gate), "it is gone")  # type: ignore[misc]
+        until_now(lambda: up.status(instance.settings)["gate_pid"], "there is another", 10.0)
+    assert identity.alive(engine)
+
+    def told() -> bool:
+        answer = instance.ask("GET", "/v1/projects/default/engine")
+        assert answer is not None
+        data = json.loads(answer.body)["data"]
+        return data["pid"] == engine.pid and data["egress"] is not None and data["egress"]["doors"] > 0
+
+    until_now(told, "the new gate has the doors of the engine that was there before")
+
+
+def test_an_engine_runs_in_the_tier_that_is_in_force(instance: Instance, capsys: pytest.CaptureFixture[str]) -> None:
+    for tier in ("kernel", "advisory"):
+        other = Instance(instance.settings.home, capsys, sandbox=tier)
+        other.up()
+        engine = other.engine()
+        answer = other.ask("GET", "/v1/projects/default/engine")
+        assert answer is not None and json.loads(answer.body)["data"]["sandbox"] == tier
+        own = [Path(f"/proc/{pid}/ns/net").stat().st_ino for pid in (engine.pid, os.getpid())]
+        assert (own[0] != own[1]) == (tier == "kernel")
+        up.down(other.settings)
+
+
 def test_a_killed_up_takes_everything_with_it(instance: Instance) -> None:
     instance.up()
     processes = [*instance.everyone(), instance.engine()]
@@ -250,7 +282,7 @@ def _strike(instance: Instance, engine: Identity) -> None:
             os.kill(process.pid, number)
     until_now(lambda: not [one for one in processes if identity.alive(one)], "they are gone")
     assert identity.alive(engine)
-    for record in (instance.settings.home / "projects").glob("*/engine/run.json"):
+    for record in (instance.settings.home / "projects").glob("*/run.json"):
         record.write_text("{")
 
 
@@ -299,7 +331,7 @@ def test_down_leaves_the_sockets_of_an_up_that_started_meanwhile(instance: Insta
     monkeypatch.setattr(up, "_end_up", lambda settings: 0)  # it came after `down` had looked
     with pytest.raises(Unavailable, match="others keep starting"):
         up.down(instance.settings)
-    assert list(runtime_path(instance.settings.home).glob("*.sock"))
+    assert {path.name for path in runtime_path(instance.settings.home).rglob("*.sock")} >= {"gate.sock", "doors.sock"}
     assert (answer := instance.ask("GET", "/readyz")) is not None and answer.status == 200
     monkeypatch.undo()
 
@@ -349,7 +381,7 @@ def test_in_the_foreground_a_signal_ends_everything_well(instance: Instance, num
         process.send_signal(number)
         assert process.wait(10.0) == 0
         assert process.stderr.read() == ""
-    assert len(below) == 2 and not [one for one in below if identity.alive(one)]
+    assert len(below) == 3 and not [one for one in below if identity.alive(one)]
 
 
 def test_said_to_people_it_names_console_mcp_and_data(instance: Instance, capsys: pytest.CaptureFixture[str]) -> None:

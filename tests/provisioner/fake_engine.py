@@ -189,6 +189,7 @@ def litter() -> None:
 async def main() -> None:
     facts = {"secrets": dict(CONFIG.secrets), "environ": sorted(os.environ), "allow": CONFIG.policy.allow}  # noqa: TID251
     note("spawn", facts)
+    note("tier", {name: getattr(CONFIG, name) for name in ("sandbox", "no_stdio", "doors", "package_ports")})
     if knob("traceback"):
         raise ValueError("words of /some/file.py")
     hold.take(STATE / "engine.lock", "rootlink engine: conflict: held", within=2.0)  # until the end of this process

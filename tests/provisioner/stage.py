@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import sys
 import tempfile
 import time
@@ -90,9 +91,7 @@ class Stage:
 
     def close(self) -> None:
         self.store.close()
-        for path in self.runtime.iterdir():
-            path.unlink()
-        self.runtime.rmdir()
+        shutil.rmtree(self.runtime)
         left = [process for project in self.layout.projects() if (process := self.engine_process(project))]
         identity.end([one for process in left for one in (process, *identity.descendants(process))], term=0.0)
         assert not left, f"engines left behind: {left}"

@@ -320,3 +320,8 @@ def test_killed_in_the_middle_of_a_removal(stage: Stage, program: Program, delet
     with another(stage):
         until_now(lambda: not stage.store.connections.all(), "nothing is left")
     assert stage.store.secrets.list(project) == [] and stage.held(project) == []
+
+
+def test_asked_of_the_gate_it_says_when_there_is_none(program: Program) -> None:
+    status, answer = program.ask("GET", "/gate")
+    assert status == 503 and answer["error"]["code"] == "unavailable"

@@ -163,7 +163,7 @@ async def test_an_idle_engine_is_stopped_and_a_used_one_is_not(stage: Stage, pro
         await one.engines.poll()
         view = await one.engines.view(project)
         assert (view.state, view.error) == ("stopped", None)
-        assert not list(stage.runtime.glob("*.sock"))
+        assert not list(stage.runtime.glob("*/*.sock"))
 
 
 async def test_no_call_is_lost_while_idle_engines_are_stopped(stage: Stage, provisioner: Opens) -> None:
@@ -337,7 +337,7 @@ async def test_rows_of_engines_that_died_while_nobody_looked_are_put_right(stage
     async with provisioner():
         row = stage.store.engines.get(project)
         assert row is not None and (row.state, row.pid) == ("stopped", None)
-        assert not stage.layout.record(project).exists() and not list(stage.runtime.glob("*.sock"))
+        assert not stage.layout.record(project).exists() and not list(stage.runtime.glob("*/*.sock"))
 
 
 async def test_an_engine_that_stops_answering_is_ended(stage: Stage, provisioner: Opens, monkeypatch: pytest.MonkeyPatch) -> None:

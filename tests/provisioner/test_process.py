@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import stat
 import subprocess
@@ -27,8 +28,8 @@ def launcher(stage: Stage) -> ProcessLauncher:
 
 
 def config(stage: Stage, project: str) -> EngineConfig:
-    layout = stage.layout
-    return EngineConfig(project, "", "", str(layout.engine(project)), str(layout.files(project)), str(layout.store))
+    layout, key = stage.layout, secrets.token_hex(32)
+    return EngineConfig(project, key, "", str(layout.engine(project)), str(layout.files(project)), str(layout.store))
 
 
 def gone_without_trace(stage: Stage, running: Running) -> bool:

@@ -28,6 +28,7 @@ COMMANDS = {
     "doctor": "doctor",
     "gateway": "programs",
     "provisioner": "programs",
+    "gate": "programs",
     "engine": "engine",
     "catalog": "catalog",
     "connect": "connections",

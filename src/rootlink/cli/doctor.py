@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
+import msgspec
 import typer
 
 from rootlink import __version__
@@ -28,14 +29,26 @@ from rootlink.cli.client import Client
 from rootlink.cli.options import command, group
 from rootlink.cli.screen import clean, emit, say, table
 from rootlink.cli.session import Session
+from rootlink.door import frames
+from rootlink.door.probe import probe
 from rootlink.errors import RootlinkError
 from rootlink.programs.record import Record
+from rootlink.wire.gate import Count, Counted, Counts
 
 app = group()
 
 FAILED = 1
 MARKS = {"ok": "✓", "warn": "!", "fail": "✗"}
 LOW_DISK = 1 << 30  # bytes; a browser connector alone takes half of this
+GATE_SECS = 2.0  # for the gate to answer
+KERNEL = (
+    "kernel: engines and mounted servers have no network but doors, which the gate decides about, and see only the files that "
+    "are theirs; what is refused is in: rootlink egress denied"
+)
+ADVISORY = (
+    "advisory: the engine checks every fetch of a function and every remote MCP server against the allowlist, but a mounted "
+    "stdio server is an ordinary child process with this user's network and files, only asked to use the gate as its proxy"
+)
 NEWUSER, NEWNET = 0x10000000, 0x40000000  # linux/sched.h
 LANDLOCK_CREATE_RULESET, LANDLOCK_VERSION = 444, 1  # the same number on every architecture; linux/landlock.h
 
@@ -173,24 +186,56 @@ def _disk(session: Session) -> Finding:
 
 
 def _sandbox(session: Session) -> Finding:
-    return Finding(
-        "sandbox",
-        "warn",
-        "advisory: the engine checks every fetch of a function and every remote MCP server against the allowlist, "
-        "but a mounted stdio server is an ordinary child process with this user's network and files",
-        "mount only servers you trust, or run Rootlink as a user of its own or in a container",
-    )
+    asked = _in_force(session).get("sandbox", {}).get("value", session.settings.sandbox)
+    if asked != "kernel":
+        return Finding("sandbox", "warn", ADVISORY, "leave --sandbox=advisory out, or mount only servers you trust")
+    reason = probe()
+    if reason is None:
+        return Finding("sandbox", "ok", KERNEL)
+    found = f"advisory, since kernel is not to be had here: {reason}. Mounted stdio servers do not start; all else works, guarded"
+    return Finding("sandbox", "warn", found, "or run stdio servers without it: --sandbox=advisory")
+
+
+def _gate(session: Session) -> Finding:
+    settings = session.settings
+    log = f"see {settings.logs_dir / 'gate.log'}"
+    if Record(settings.run_dir / "gate.json").process() is None:
+        started = Record(settings.run_dir / "rootlink.json").process() is not None
+        words = "does not run: nothing behind a door reaches anything until it does"
+        return Finding("gate", "fail", words, log) if started else Finding("gate", "ok", "not started")
+    projects = _counted(settings.gate_socket)
+    if projects is None:
+        return Finding("gate", "fail", "runs, but does not answer", log)
+    total = {name: sum(getattr(counts, name) for counts in projects.values()) for name in Counts.__struct_fields__}
+    found = "{doors} doors, {open} connections open; since its start {connections} let through, {refused} refused".format(**total)
+    return Finding("gate", "ok", found)
+
+
+def _counted(path: Path) -> dict[str, Counts] | None:
+    """What the gate counts by project; None when it does not answer."""
+    unpacker = frames.Unpacker()
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
+            link.settimeout(GATE_SECS)
+            link.connect(str(path))
+            frames.send(link, msgspec.json.encode(Count(1)))
+            while data := frames.receive(link)[0]:
+                for answer, _ in unpacker.feed(data, ()):
+                    return msgspec.json.decode(answer, type=Counted).projects
+    except (OSError, frames.Broken, msgspec.DecodeError, UnicodeDecodeError):
+        pass
+    return None
 
 
 def _namespaces(session: Session) -> Finding:
     if sys.platform != "linux":
-        return Finding("user namespaces", "warn", f"there are none on {platform.system()}", "the kernel sandbox will need Linux")
+        return Finding("user namespaces", "warn", f"there are none on {platform.system()}", "the kernel sandbox needs Linux")
     probe = "import ctypes,sys; sys.exit(ctypes.CDLL(None).unshare(int(sys.argv[1])) != 0)"
     tried = subprocess.run([sys.executable, "-I", "-S", "-c", probe, str(NEWUSER | NEWNET)], capture_output=True, check=False)
     if tried.returncode == 0:
         return Finding("user namespaces", "ok", "can be made without root")
     return Finding(
-        "user namespaces", "warn", "this kernel refuses them to this user", f"the kernel sandbox will need them; see {_switch()}"
+        "user namespaces", "warn", "this kernel refuses them to this user", f"the kernel sandbox needs them; see {_switch()}"
     )
 
 
@@ -227,6 +272,7 @@ CHECKS: tuple[Callable[[Session], Finding], ...] = (
     _database,
     _disk,
     _sandbox,
+    _gate,
     _namespaces,
     _landlock,
 )

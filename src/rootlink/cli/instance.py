@@ -26,7 +26,13 @@ def up(
     ] = None,
     allow_path: Annotated[list[str] | None, typer.Option(metavar="DIR", help="Let mounts see folders under this one.")] = None,
     sandbox: Annotated[
-        str | None, typer.Option(metavar="TIER", help="How mounts are kept in; this version has: advisory.")
+        str | None, typer.Option(metavar="TIER", help="How engines and mounts are kept in: kernel (default) or advisory.")
+    ] = None,
+    egress_rate: Annotated[
+        str | None, typer.Option(metavar="BYTES", help="Most bytes a second of one engine or mount, like 10M; default no limit.")
+    ] = None,
+    package_hosts: Annotated[
+        list[str] | None, typer.Option(metavar="HOST", help="A package registry besides those npm and uv are set up for.")
     ] = None,
     idle_stop: Annotated[
         str | None, typer.Option(metavar="TIME", help="Stop an engine nobody used for so long; default 15m.")
@@ -34,7 +40,7 @@ def up(
 ) -> None:
     """Start Rootlink on this machine.
 
-    That is the gateway and the provisioner; engines start when they are needed. Ctrl-C stops all of it.
+    That is the gateway, the provisioner and the gate; engines start when they are needed. Ctrl-C stops all of it.
     """
     from rootlink.programs import up as program  # rule 5
 
@@ -47,6 +53,8 @@ def up(
         "allow_private": allow_private,
         "allow_path": allow_path,
         "sandbox": sandbox,
+        "egress_rate": egress_rate,
+        "package_hosts": package_hosts,
         "idle_stop": idle_stop,
     }
     raise typer.Exit(program.run(session.settings_with(flags), json=session.json))

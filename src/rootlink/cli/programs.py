@@ -1,4 +1,4 @@
-"""`gateway`, `provisioner`: one program alone, for set-ups where each has a machine, a uid or a container of its own."""
+"""`gateway`, `provisioner`, `gate`: one program alone, for set-ups where each has a machine, a uid or a container of its own."""
 
 from __future__ import annotations
 
@@ -28,5 +28,13 @@ def gateway(
 def provisioner(session: Session) -> None:
     """Run the provisioner alone: it unseals, launches, reaps."""
     from rootlink.programs import provisioner as program  # rule 5
+
+    raise typer.Exit(program.main(session.settings))
+
+
+@command(app)
+def gate(session: Session) -> None:
+    """Run the gate alone: the only way out for engines and mounts."""
+    from rootlink.programs import gate as program  # rule 5
 
     raise typer.Exit(program.main(session.settings))

@@ -24,21 +24,29 @@ from starlette.types import Message, Receive, Scope, Send
 from rootlink.engine.changes import Changes
 from rootlink.engine.decisions import Decisions
 from rootlink.engine.dispatch import Dispatch
+from rootlink.engine.doors import OWN, Door, Doors
 from rootlink.engine.eras.endpoint import McpEndpoint
 from rootlink.engine.functions.host import FunctionHost
 from rootlink.engine.installer import Installer
 from rootlink.engine.internal import Internal as InternalApi
+from rootlink.engine.keeper import FD as KEEPER_FD
+from rootlink.engine.keeper import Keeper
 from rootlink.engine.lease import Lease
 from rootlink.engine.mounts import launch
+from rootlink.engine.mounts.launch import Launch
 from rootlink.engine.mounts.supervisor import Mounts
-from rootlink.engine.outbound import Outbound
+from rootlink.engine.outbound import Behind, Outbound
 from rootlink.engine.own_tools import EngineTools
+from rootlink.engine.packages import installer
+from rootlink.engine.packages.kept import KeptInstalls
 from rootlink.engine.packages.store import Packages
 from rootlink.engine.rest import Json, Rest
 from rootlink.engine.state import State
-from rootlink.errors import Internal, NotFound, Unauthorized, Unavailable, envelope
+from rootlink.engine.trust import Trust
+from rootlink.errors import Internal, Invalid, NotFound, Unauthorized, Unavailable, envelope
 from rootlink.redaction import Redactor
 from rootlink.wire.engine import ENGINE_HEADER, KEY_HEADER, EngineConfig, Environment
+from rootlink.wire.gate import Listener
 
 DRAIN_SECS = 2
 RESTART_SECS = 3.0  # an answer to new secrets waits so long for mounts to be back; the policy is in force before it
@@ -58,11 +66,21 @@ class Engine:
         self.state = State(state_dir / "state.db")
         self.state.forget_old_sessions()
         self.decisions = Decisions(redactor)
-        self.outbound = Outbound(config.policy, self.decisions.record)
-        self.packages = Packages(Path(config.store_dir), environ=environ)
+        self.keeper = self._keeper() if config.sandbox == "kernel" else None
+        self.doors = self._doors(self.keeper) if config.doors else None
+        self.trust = Trust(state_dir / "ca.pem", config.policy.extra_ca)
+        behind = Behind(self.doors, OWN) if self.doors is not None and self.keeper is not None else None
+        self.outbound = Outbound(config.policy, self.decisions.record, way=behind)
+        children = self._launch()
+        self.packages = Packages(
+            Path(config.store_dir),
+            environ={**environ, **config.environ},
+            run=KeptInstalls(children, config.package_ports) if self.keeper is not None else installer.run,
+            found_elsewhere=self.keeper is not None,
+        )
         self.changes = Changes()
         self.mounts = Mounts(
-            launch=launch.probe(),
+            launch=children,
             outbound=self.outbound,
             packages=self.packages,
             files_dir=Path(config.files_dir),
@@ -70,6 +88,8 @@ class Engine:
             secrets=config.secrets,
             allow_paths=[Path(path) for path in config.allow_paths],
             on_change=lambda ws, kinds: self.installer.changed(ws, kinds),
+            trust=self.trust,
+            no_stdio=config.no_stdio,
         )
         self.functions = FunctionHost(self.state.db, self.outbound, config.secrets)
         self.installer = Installer(self.mounts, self.functions, self.state, self.changes, redactor)
@@ -90,10 +110,36 @@ class Engine:
         )
         rest = Rest(self.mounts, self.functions, self.installer, self.dispatch, redactor)
         self._router = Router([*rest.routes(), *internal.routes()], default=_nothing_here)
+        if self.doors is not None:
+            self.doors.start()
+
+    def _keeper(self) -> Keeper:
+        if not self.config.doors:
+            raise Invalid("an engine behind a door needs the gate's socket (`doors`)")
+
+        def own(listeners: list[Listener], fds: list[int]) -> None:
+            assert self.doors is not None
+            self.doors.open(Door(OWN, "engine", listeners, fds))
+
+        return Keeper(socket.socket(fileno=KEEPER_FD), own, self.stopped.set)
+
+    def _doors(self, kept: Keeper | None) -> Doors:
+        config, more = self.config, kept.listen if kept is not None else None
+        return Doors(config.doors, config.project, config.key, config.policy, record=self.decisions.record, more=more)
+
+    def _launch(self) -> Launch:
+        if self.keeper is not None and self.doors is not None:
+            return launch.Kept(self.keeper, self.doors)
+        if self.config.no_stdio:
+            return launch.Plain()  # which is never asked
+        return launch.probe() if self.doors is None else launch.Proxied(launch.probe(), self.doors)
 
     async def _environment(self, environment: Environment) -> list[str]:
         self._redactor.learn(environment.secrets)
         self.outbound.update(environment.policy)
+        self.trust.update(environment.policy.extra_ca)
+        if self.doors is not None:
+            self.doors.update(environment.policy)
         self.functions.environment(environment.secrets)
         restarting = self._tasks.create_task(self._restart(environment.secrets))
         await asyncio.wait({restarting}, timeout=RESTART_SECS)
@@ -101,6 +147,8 @@ class Engine:
 
     async def _restart(self, secrets: Mapping[str, str]) -> list[str]:
         try:
+            if self.doors is not None:
+                await self.doors.settled()
             return await self.mounts.environment(secrets)
         except Exception:
             log.exception("mounts did not restart")
@@ -149,6 +197,10 @@ class Engine:
         await self.packages.close()
         await self.functions.close()
         await self.outbound.close()
+        if self.doors is not None:
+            await self.doors.close()
+        if self.keeper is not None:
+            self.keeper.close()
         self.state.close()
 
 

@@ -20,7 +20,7 @@ class Decisions:
         self._redact = redact
         self._kept: dict[tuple[str, str, int, str], Decision] = {}
 
-    def record(self, connection: str, verdict: Verdict) -> None:
+    def record(self, connection: str, verdict: Verdict, count: int = 1) -> None:
         if verdict.verdict != "denied" or not verdict.host:  # what names no host is a mistake, not an attempt
             return
         host = self._redact(verdict.host)  # a name can be made of a secret
@@ -28,8 +28,8 @@ class Decisions:
         known = self._kept.pop(key, None)
         while len(self._kept) >= MAX_KEPT:
             del self._kept[next(iter(self._kept))]
-        fresh = Decision(time.time(), connection, host, verdict.port, "denied", verdict.reason)
-        self._kept[key] = fresh if known is None else msgspec.structs.replace(fresh, count=known.count + 1)
+        fresh = Decision(time.time(), connection, host, verdict.port, "denied", verdict.reason, count)
+        self._kept[key] = fresh if known is None else msgspec.structs.replace(fresh, count=known.count + count)
 
     def hand_over(self) -> list[Decision]:
         """Each decision once."""

@@ -1,12 +1,15 @@
 """The engine's one way out over HTTP: every request of a function or of a remote mount is decided here, and connected here.
 
-    url ─ read once ─► policy: host, port, connection's own hosts ─► resolve ─► policy: every address ─► dial just those
-                          │ refused: no packet, not even DNS                       │ one refused: none is dialled
+    url ─ read once ─► policy: host, port, connection's own hosts ─► where does it lead? ─► dial just that
+                          │ refused: no packet, not even DNS             │
+                          │                       Direct: resolve ─► policy: every address; one refused: none is dialled
+                          │                       Behind: ask the gate, which resolves and classifies; dial the address it names
 
 Rules
 - Decide and connect on the same parsed URL. Redirects are followed by hand, each hop decided like a first request.
 - What is dialled is what was classified: a resolver of our own hands the vetted addresses over, and the socket's address is
   looked at once more when the socket is made (so an address written in the URL passes there too).
+- Behind a door the last look admits what the gate named, and addresses written in a URL: the gate decides on those by itself.
 - A change of policy opens a new `_Line` (session and sockets). Nothing of the old one is reused; what is in flight on it goes
   on if the new policy still allows it, and is cut if not.
 - No proxy variables, no netrc, no cookies kept. Headers that steer the connection (`Host`, `Connection`, …) are ours alone.
@@ -19,14 +22,15 @@ import asyncio
 import re
 import socket
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import structlog
 
 from rootlink.egress import addresses, hosts, urls
-from rootlink.egress.policy import Decision, Policy, pin
+from rootlink.egress.policy import Decision, Policy, Reason, sound
 from rootlink.egress.urls import Target
 from rootlink.errors import EgressBlocked, Invalid, RootlinkError, TooLarge, Unavailable, UpstreamFailed
 from rootlink.wire.engine import EgressPolicy
@@ -46,6 +50,7 @@ Lookup = Callable[[str, int], Awaitable[list[str]]]
 MAX_REDIRECTS = 10
 CONNECT_SECS = 30.0
 TIMER_SLACK_SECS = 0.1  # a timer may fire this much before the clock says so (uvloop's time is cached)
+_DOOR_NAMES = addresses.networks(["198.18.0.0/15"])  # the gate's addresses for names (gate/names.py)
 MAX_SOCKETS = 1024  # of one engine; streams of remote mounts hold theirs open
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")  # RFC 9110 §5.6.2
@@ -62,7 +67,30 @@ _ACROSS_ORIGINS = frozenset(  # all that goes along to another origin; any other
 )
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
-T = TypeVar("T")
+_asking: ContextVar[str] = ContextVar("asking", default="")  # the connection whose request is being sent: aiohttp's resolver asks
+
+
+class Way(Protocol):
+    """How a host and port that were allowed are dialled."""
+
+    @property
+    def real(self) -> bool:
+        """Whether the addresses dialled are those of the other side."""
+        ...
+
+    async def ready(self, port: int) -> None: ...
+    async def leads(self, policy: Policy, host: str, port: int) -> list[tuple[str, int]]:
+        """Addresses and ports. Raises _Refused; OSError for an unknown name, UpstreamFailed, Unavailable."""
+        ...
+
+    def admits(self, policy: Policy, address: str, port: int) -> bool: ...
+
+
+class Gate(Protocol):
+    """What `Behind` needs of `doors.Doors`."""
+
+    async def ask(self, door: int, host: str, port: int, name: str = "") -> str: ...
+    async def ready(self, number: int, port: int) -> None: ...
 
 
 async def system_lookup(host: str, port: int) -> list[str]:
@@ -71,14 +99,77 @@ async def system_lookup(host: str, port: int) -> list[str]:
     return list(dict.fromkeys(str(info[4][0]) for info in infos))
 
 
-class Outbound:
-    """`record(connection, decision)` is called once for every decision, allowed and denied. `lookup` gives a name's addresses."""
+class Direct:
+    """Resolved here, and every address classified here."""
 
-    def __init__(self, policy: EgressPolicy, record: Record, *, lookup: Lookup = system_lookup) -> None:
+    real = True
+
+    def __init__(self, lookup: Lookup = system_lookup) -> None:
+        self._lookup = lookup
+
+    async def ready(self, port: int) -> None:
+        pass
+
+    async def leads(self, policy: Policy, host: str, port: int) -> list[tuple[str, int]]:
+        pinned = policy.pin(host, port)
+        if pinned is not None:
+            return [(pinned.address, pinned.port)]
+        found = await self._lookup(host, port)
+        for address in found:  # one that is refused refuses the name: a mixed answer is how rebinding begins
+            decision = policy.address(host, port, address)
+            if not decision.allowed:
+                raise _Refused(decision)
+        return [(address, port) for address in found]
+
+    def admits(self, policy: Policy, address: str, port: int) -> bool:
+        return policy.dials(address, port)
+
+
+class Behind:
+    """Through door `number`: the gate resolves, classifies and dials; here its address for the name is dialled.
+
+    Pins and rule 6 of the policy are the gate's. What it refuses it records itself.
+    """
+
+    real = False
+
+    def __init__(self, gate: Gate, number: int) -> None:
+        self._gate, self._number = gate, number
+        self._named: set[str] = set()
+
+    async def ready(self, port: int) -> None:
+        if port not in hosts.WEB_PORTS:
+            await self._gate.ready(self._number, port)
+
+    async def leads(self, policy: Policy, host: str, port: int) -> list[tuple[str, int]]:
+        try:
+            address = await self._gate.ask(self._number, host, port, _asking.get())
+        except EgressBlocked as blocked:
+            data = blocked.data or {}
+            reason = cast(Reason, data.get("reason"))
+            refusal = Decision("denied", reason, str(data.get("host", host)), int(data.get("port", port)), blocked.message)
+            raise _Refused(refusal, recorded=True) from None
+        if not _stands_for_names(address):
+            raise Unavailable(f"the gate named an address for host '{host}' that is not one of the door's")
+        self._named.add(address)
+        return [(address, port)]
+
+    def admits(self, policy: Policy, address: str, port: int) -> bool:
+        return address in self._named if _stands_for_names(address) else policy.dials(address, port)
+
+
+def _stands_for_names(address: str) -> bool:
+    return addresses.within(address, _DOOR_NAMES)
+
+
+class Outbound:
+    """`record(connection, decision)` is called for every decision, allowed and denied, that was not recorded elsewhere."""
+
+    def __init__(self, policy: EgressPolicy, record: Record, *, way: Way | None = None) -> None:
         self._asked = policy
         self._policy = _sound(policy)
         self._record = record
-        self._lookup = lookup
+        self._way = way or Direct()
         self._line: _Line | None = None
         self._lines: set[_Line] = set()  # the one in use, and older ones with something in flight
         self._closing: set[asyncio.Task[None]] = set()
@@ -117,7 +208,7 @@ class Outbound:
         if self._closed:
             raise Unavailable("the engine is stopping; no request leaves it any more")
         if self._line is None:
-            self._line = _Line(self._policy, self._asked.extra_ca, self._lookup)
+            self._line = _Line(self._policy, self._asked.extra_ca, self._way)
             self._lines.add(self._line)
         return self._line
 
@@ -150,7 +241,7 @@ class Scope:
     def __init__(self, outbound: Outbound, connection: str, own: list[str] | None) -> None:
         self.connection = connection
         self._outbound = outbound
-        self._own = None if own is None else tuple(_each(own, hosts.rule))
+        self._own = None if own is None else tuple(sound(own, hosts.rule, _ignored))
 
     def check(self, url: str) -> None:
         """As `Outbound.check`."""
@@ -210,8 +301,8 @@ class Scope:
     async def _exchange(self, hop: _Hop, deadline: float | None) -> AsyncIterator[aiohttp.ClientResponse]:
         exchange = _Exchange(self, hop.target)
         with self._outbound._held(exchange) as line, exchange.translated(deadline):
-            async with line.send(hop, deadline) as response:
-                exchange.begin(response, line.policy, self._outbound._policy)
+            async with line.send(hop, deadline, self.connection) as response:
+                exchange.begin(response, line, self._outbound._policy)
                 yield response
 
 
@@ -236,10 +327,11 @@ class _Exchange:
     refused: Decision | None = None
     recorded: bool = field(default=False)
 
-    def begin(self, response: aiohttp.ClientResponse, sent_under: Policy, in_force: Policy) -> None:
+    def begin(self, response: aiohttp.ClientResponse, line: _Line, in_force: Policy) -> None:
         """The head of the answer is here. Refuses it if the policy was changed while it was on its way."""
         self.response = response
-        transport = response.connection.transport if response.connection is not None else None
+        sent_under = line.policy
+        transport = response.connection.transport if response.connection is not None and line.way.real else None
         self.peer = (transport.get_extra_info("peername") or ("",))[0] if transport is not None else ""
         self._note(sent_under.decide(self.target.host, self.target.port))
         if in_force is not sent_under:
@@ -273,7 +365,8 @@ class _Exchange:
             yield
         except _Refused as refused:
             self.refused = refused.decision
-            self.scope.record(refused.decision)
+            if not refused.recorded:
+                self.scope.record(refused.decision)
             self._raise_if_refused(refused)
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             self._raise_if_refused(error)
@@ -310,33 +403,40 @@ class _Exchange:
 class _Refused(Exception):
     """Raised where a name's addresses are known, inside aiohttp, and caught in `_Exchange.translated`."""
 
-    def __init__(self, decision: Decision) -> None:
+    def __init__(self, decision: Decision, *, recorded: bool = False) -> None:
         super().__init__(decision.message)
-        self.decision = decision
+        self.decision, self.recorded = decision, recorded
 
 
 class _Line:
     """A session and its sockets, all opened under one policy. Made on the engine's loop; cheap until the first request."""
 
-    def __init__(self, policy: Policy, extra_ca: str | None, lookup: Lookup) -> None:
-        self.policy = policy
-        self._lookup = lookup
+    def __init__(self, policy: Policy, extra_ca: str | None, way: Way) -> None:
+        self.policy, self.way = policy, way
         self.exchanges: set[_Exchange] = set()
         self._extra_ca = extra_ca
         self._opened: aiohttp.ClientSession | None = None
 
-    def send(self, hop: _Hop, deadline: float | None) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+    @asynccontextmanager
+    async def send(self, hop: _Hop, deadline: float | None, connection: str) -> AsyncIterator[aiohttp.ClientResponse]:
         import aiohttp
 
+        await self.way.ready(hop.target.port)
         left = None if deadline is None else max(deadline - asyncio.get_running_loop().time(), 0.001)
-        return self._session().request(
-            hop.method,
-            hop.target.url,
-            headers=hop.headers,
-            data=hop.body,
-            allow_redirects=False,
-            timeout=aiohttp.ClientTimeout(total=left, connect=CONNECT_SECS, ceil_threshold=float("inf")),
-        )
+        asking = _asking.set(connection)
+        try:
+            response = await self._session().request(
+                hop.method,
+                hop.target.url,
+                headers=hop.headers,
+                data=hop.body,
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=left, connect=CONNECT_SECS, ceil_threshold=float("inf")),
+            )
+        finally:
+            _asking.reset(asking)
+        async with response:
+            yield response
 
     async def close(self) -> None:
         if self._opened is not None:
@@ -348,7 +448,7 @@ class _Line:
 
             self._opened = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(
-                    resolver=_resolver(self.policy, self._lookup),
+                    resolver=_resolver(self.policy, self.way),
                     socket_factory=self._socket,
                     use_dns_cache=False,  # every dial is resolved and classified
                     ssl=_trust(self._extra_ca),
@@ -364,26 +464,18 @@ class _Line:
     def _socket(self, info: tuple[Any, ...]) -> socket.socket:
         """The last look: aiohttp is about to dial exactly this address."""
         family, kind, proto, _, address = info
-        if not self.policy.dials(address[0], address[1]):
+        if not self.way.admits(self.policy, address[0], address[1]):
             raise _Refused(self.policy.address(address[0], address[1], address[0]))
         return socket.socket(family, kind, proto)
 
 
-def _resolver(policy: Policy, lookup: Lookup) -> Any:
+def _resolver(policy: Policy, way: Way) -> Any:
     """aiohttp's resolver that answers with vetted addresses only (a class inside, because aiohttp is imported late)."""
     from aiohttp.abc import AbstractResolver
 
     class Vetted(AbstractResolver):
         async def resolve(self, host: str, port: int = 0, family: int = socket.AF_UNSPEC) -> list[ResolveResult]:
-            pinned = policy.pin(host, port)
-            if pinned is not None:
-                return [_resolved(host, pinned.address, pinned.port)]
-            found = await lookup(host, port)
-            for address in found:  # one that is refused refuses the name: a mixed answer is how rebinding begins
-                decision = policy.address(host, port, address)
-                if not decision.allowed:
-                    raise _Refused(decision)
-            return [_resolved(host, address, port) for address in found]
+            return [_resolved(host, address, at) for address, at in await way.leads(policy, host, port)]
 
         async def close(self) -> None:
             pass
@@ -417,20 +509,11 @@ def _trust(extra_ca: str | None) -> ssl.SSLContext:
 
 
 def _sound(asked: EgressPolicy) -> Policy:
-    """The policy without the lines that do not parse: a broken line opens nothing, and must not hold the others up."""
-    return Policy(
-        allow=tuple(_each(asked.allow, hosts.rule)),
-        private=tuple(_each(asked.private, lambda cidr: addresses.networks([cidr])[0])),
-        pins=dict(_each(asked.resolve, pin)),
-    )
+    return Policy.sound(asked.allow, asked.private, asked.resolve, _ignored)
 
 
-def _each(texts: Iterable[str], parse: Callable[[str], T]) -> Iterator[T]:
-    for text in texts:
-        try:
-            yield parse(text)
-        except Invalid as error:
-            log.error("egress_rule_ignored", why=error.message)
+def _ignored(why: str) -> None:
+    log.error("egress_rule_ignored", why=why)
 
 
 def _method(method: str) -> str:

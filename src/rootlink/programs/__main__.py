@@ -14,7 +14,7 @@ from importlib import import_module
 from rootlink.errors import Invalid, RootlinkError
 from rootlink.programs import prctl, settings
 
-PROGRAMS = ("gateway", "provisioner", "engine", "up")
+PROGRAMS = ("gateway", "provisioner", "gate", "engine", "up")
 INHERITED = ("--parent", "--listen", "--ready")
 
 

@@ -8,14 +8,18 @@ import sys
 from typing import Any
 
 from rootlink import catalog
-from rootlink.programs import logs, prctl
+from rootlink.door.probe import probe
+from rootlink.programs import logs, prctl, registries
 from rootlink.programs.record import Record, alone
 from rootlink.programs.settings import Settings, runtime_dir
 from rootlink.provisioner.app import KeyFiles, serve
 from rootlink.provisioner.engines import Operator
+from rootlink.provisioner.gate import GateLine
+from rootlink.provisioner.launch.behind import Behind
 from rootlink.provisioner.launch.process import ProcessLauncher
 from rootlink.provisioner.layout import Layout
 from rootlink.store.store import Store
+from rootlink.wire.engine import EgressPolicy
 
 FIRST_PROJECT = "default"
 
@@ -35,16 +39,23 @@ def main(settings: Settings) -> int:
             asyncio.run(
                 serve(
                     store=store,
-                    launcher=ProcessLauncher(layout, _engine(settings), settings.environ, sweeping=prctl.adopt_orphans()),
+                    launcher=_launcher(layout, settings),
                     keys=KeyFiles(settings.private_key_file, settings.public_key_file),
                     layout=layout,
                     operator=operator(settings),
+                    gate=lambda: GateLine(layout.gate, rate=settings.egress_rate),
                     socket_path=settings.provisioner_socket,
                 )
             )
         finally:
             store.close()
     return 0
+
+
+def _launcher(layout: Layout, settings: Settings) -> ProcessLauncher:
+    argv = _engine(settings)
+    behind = Behind(layout, argv, settings.environ, registries.settings_paths(settings.environ))
+    return ProcessLauncher(layout, argv, settings.environ, behind=behind, sweeping=prctl.adopt_orphans())
 
 
 def _engine(settings: Settings) -> list[str]:
@@ -66,4 +77,10 @@ def operator(settings: Settings) -> Operator:
         allow_paths=settings.allow_path,
         sandbox=settings.sandbox,
         catalog=shown,
+        probe=probe,
+        registries=lambda: _registries(settings),
     )
+
+
+def _registries(settings: Settings) -> EgressPolicy:
+    return registries.package_policy(settings.environ, settings.package_hosts)

@@ -7,7 +7,7 @@ the name of its source, never later. Reading changes nothing on disk; `prepare()
 
     <home>/control/rootlink.db      admin-token (0600)     rootlink.toml
            vault/seal.key           vault-public/seal.pub
-           run/{rootlink,gateway,provisioner}.json         run/{up,provisioner}.lock
+           run/{rootlink,gateway,provisioner,gate}.json    run/{up,provisioner}.lock
            logs/  store/  projects/<id>/{files,engine}/
 """
 
@@ -27,6 +27,7 @@ from typing import Any, Literal, NamedTuple
 
 from blake3 import blake3
 
+from rootlink.egress import hosts
 from rootlink.errors import Forbidden, Invalid, Unavailable
 from rootlink.names import project_name, workspace_name
 
@@ -41,6 +42,8 @@ _ENGINE_PREFIXES = ("NPM_CONFIG_", "npm_config_", "UV_", "PIP_", "SSL_CERT_")
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?\Z")
 _UNITS = {"ms": 0.001, None: 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_RATE = re.compile(r"(\d{1,12})\s*([KMG]?)\Z", re.IGNORECASE)
+_SIZES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 _PIN = re.compile(r"([A-Za-z0-9.-]+):(\d{1,5})=(\[[0-9A-Fa-f:.]+\]|[0-9.]+):(\d{1,5})\Z")
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
@@ -128,11 +131,23 @@ def _allowed_path(value: str) -> str:
 
 
 def _sandbox(value: Value) -> str:
-    if value == "kernel":
-        raise ValueError("can't be 'kernel': this version has no kernel sandbox yet; leave it out or say 'advisory'")
-    if value != "advisory":
-        raise ValueError("must be 'advisory'")
-    return "advisory"
+    if value not in ("kernel", "advisory"):
+        raise ValueError("must be 'kernel' or 'advisory'")
+    return str(value)
+
+
+def _rate(value: Value) -> int:
+    found = _RATE.match(str(value).strip())
+    if isinstance(value, bool) or not found:
+        raise ValueError("must be bytes a second, such as 500000, 500K or 10M (0: no limit)")
+    return int(found[1]) * _SIZES[found[2].upper()]
+
+
+def _host(value: str) -> str:
+    try:
+        return str(hosts.rule(value))
+    except Invalid as error:
+        raise ValueError(f"must be hosts: {error.message}") from None
 
 
 def _level(value: Value) -> str:
@@ -194,7 +209,9 @@ SETTINGS = (
     Setting("allow_private", _list(_cidr), (), "private network that projects may reach if their allowlist names it"),
     Setting("allow_path", _list(_allowed_path, os.pathsep), (), "directory of this machine that mounts may ask for"),
     Setting("package_store", _directory, None, "where installed packages are kept; may be shared by several homes"),
-    Setting("sandbox", _sandbox, "advisory", "how mounts are kept in"),
+    Setting("sandbox", _sandbox, "kernel", "how engines and mounts are kept in: kernel or advisory"),
+    Setting("egress_rate", _rate, 0, "bytes a second of one engine or mount through the gate, such as 10M; 0: no limit"),
+    Setting("package_hosts", _list(_host), (), "hosts of package registries besides those npm and uv are configured for"),
     Setting("database_url", _database, None, "postgresql://… for the control plane; else SQLite in the home", secret=True),
     Setting("idle_stop", _seconds, 900.0, "stop an engine nobody used for so long, such as 15m; 0: never"),
     Setting("rate_limit", _whole, 200, "requests a second for one project key; 0: no limit"),
@@ -222,6 +239,8 @@ class Settings:
     allow_path: tuple[str, ...]
     package_store: Path | None
     sandbox: Literal["kernel", "advisory"]
+    egress_rate: int
+    package_hosts: tuple[str, ...]
     database_url: str | None = field(repr=False)
     idle_stop: float
     rate_limit: int
@@ -281,6 +300,14 @@ class Settings:
     @property
     def provisioner_socket(self) -> Path:
         return self.runtime_dir / "provisioner.sock"
+
+    @property
+    def gate_socket(self) -> Path:
+        return self.runtime_dir / "gate.sock"
+
+    @property
+    def doors_socket(self) -> Path:
+        return self.runtime_dir / "doors" / "doors.sock"
 
     def prepare(self) -> None:
         """Make the home and its directories, all 0700. Raises Unavailable when it can't."""

@@ -1,11 +1,12 @@
 """`rootlink up`, `down`, `status`: the programs of one home on this machine, started, watched and stopped.
 
     up ── provisioner ── engines        up holds the home's lock, the port, and no secret but the admin token
-       └─ gateway
+       ├─ gateway
+       └─ gate
 
 Rule 1. A child that ends is started again: at once the first time, then after 1, 2, 4 … 30 s while it goes on ending early.
-        The port stays ours meanwhile, so clients wait in its queue instead of being refused.
-Rule 2. At the end nothing is left. Stopping goes gateway, provisioner (which stops its engines), then whatever is below us still.
+        The port stays ours meanwhile, so clients wait in its queue instead of being refused. Engines are left alone by all of it.
+Rule 2. At the end nothing is left. Stopping goes gateway, provisioner (which stops its engines), gate, then whatever is below us.
         If `up` itself is killed, the kernel tells its children (PR_SET_PDEATHSIG), and the next `up` or `down` finds by pid and
         start time who did not listen.
 Rule 3. Who holds up.lock owns the home: it alone ends what is left there and clears the files away. So `down` takes the lock,
@@ -37,11 +38,11 @@ from rootlink.programs.probe import ask
 from rootlink.programs.record import Record, alone
 from rootlink.programs.settings import Settings, runtime_dir
 from rootlink.programs.token import admin_token
-from rootlink.provisioner.launch import hold, identity
+from rootlink.provisioner.launch import hold, identity, kept
 from rootlink.provisioner.launch.identity import Family, Identity
 
 START_SECS = 30.0
-GATEWAY_SECS, PROVISIONER_SECS = 3.0, 6.5  # to stop; together under 10 s
+GATEWAY_SECS, PROVISIONER_SECS, GATE_SECS = 2.5, 6.5, 0.8  # to stop; together under 10 s
 UP_SECS = 12.0  # that `down` gives `up` to stop
 LOCK_TRIES = 3  # of `down`, while others keep starting this home
 STEADY_SECS = 60.0  # a child that ran so long starts again at once
@@ -95,11 +96,11 @@ def _end_up(settings: Settings) -> int:
 
 
 def _end_all(settings: Settings) -> int:
-    """Gateway, provisioner and engines that have no `up` any more."""
+    """Programs and engines that have no `up` any more."""
     found = [record.process() for record in _records(settings)[1:]]
     asked = 0
     stay: list[Identity] = []
-    for process, patience in zip(found, (GATEWAY_SECS, PROVISIONER_SECS), strict=True):
+    for process, patience in zip(found, (GATEWAY_SECS, PROVISIONER_SECS, GATE_SECS), strict=True):
         if process is not None and identity.alive(process):
             asked += 1
             below = identity.descendants(process)
@@ -107,7 +108,8 @@ def _end_all(settings: Settings) -> int:
             stay += identity.end(_but_programs(below, found), term=0.0)
     engines = _engines(settings)
     for engine in engines:
-        stay += identity.end([engine, *identity.descendants(engine)], term=2.0)
+        whole = kept.whole(engine)
+        stay += identity.end([engine, *_but_programs(identity.descendants(whole), [engine]), whole], term=2.0)
     _refuse_if_any(stay)
     return asked + len(engines)
 
@@ -119,7 +121,7 @@ def _refuse_if_any(stay: list[Identity]) -> None:
 
 def status(settings: Settings) -> dict[str, Any]:
     """What runs from this home. `running` is about `up`; its record is as `up --json` printed it, without the sign-in link."""
-    up, gateway, provisioner = _records(settings)
+    up, gateway, provisioner, gate = _records(settings)
     known = {name: value for name, value in up.read().items() if name != "start"} if up.process() else {"pid": None}
     return {
         "running": up.process() is not None,
@@ -127,6 +129,7 @@ def status(settings: Settings) -> dict[str, Any]:
         "home": str(settings.home),
         "gateway_pid": _pid(gateway),
         "provisioner_pid": _pid(provisioner),
+        "gate_pid": _pid(gate),
         "landlock": gateway.read().get("landlock") if gateway.process() else None,
         "engine_pids": [engine.pid for engine in _engines(settings)],
     }
@@ -238,7 +241,7 @@ class Supervisor:
             runtime_dir(settings.home)
             token = admin_token(settings.admin_token_file)
             listener = _listen(settings.host, settings.port)
-            children = [Child("gateway", settings, listener), Child("provisioner", settings)]
+            children = [Child("gateway", settings, listener), Child("provisioner", settings), Child("gate", settings)]
             record = Record(settings.run_dir / "rootlink.json")
             try:
                 self._start(children, listener, record, token)
@@ -246,14 +249,14 @@ class Supervisor:
             finally:
                 record.remove()
                 listener.close()
-                for child, patience in zip(children, (GATEWAY_SECS, PROVISIONER_SECS), strict=True):
+                for child, patience in zip(children, (GATEWAY_SECS, PROVISIONER_SECS, GATE_SECS), strict=True):
                     child.stop(patience)
                 _end_everything_below()
                 _forget(settings)
         return 0
 
     def _start(self, children: list[Child], listener: socket.socket, record: Record, token: str) -> None:
-        for child in reversed(children):  # both at once: the gateway waits for what it needs of the provisioner
+        for child in reversed(children):  # all at once: the gateway waits for what it needs of the provisioner
             try:
                 child.start()
             except OSError as error:
@@ -447,7 +450,7 @@ def _running_words(settings: Settings) -> str:
 
 
 def _records(settings: Settings) -> list[Record]:
-    return [Record(settings.run_dir / f"{name}.json") for name in ("rootlink", "gateway", "provisioner")]
+    return [Record(settings.run_dir / f"{name}.json") for name in ("rootlink", "gateway", "provisioner", "gate")]
 
 
 def _lock(settings: Settings) -> Path:
@@ -455,22 +458,29 @@ def _lock(settings: Settings) -> Path:
 
 
 def _engines(settings: Settings) -> list[Identity]:
-    """Of this home, by their own records (`provisioner/launch/process.py`), and by their locks if the record is lost."""
+    """Of this home, by their own records (`provisioner/launch/process.py`), and by their locks if the record is lost. The
+    engine's own process where it is known, else the one that was started for it."""
     found: list[Identity] = []
     for folder in (settings.home / "projects").glob("*/engine"):
-        process = Record(folder / "run.json").read().get("process")
-        if isinstance(process, dict) and isinstance(process.get("pid"), int) and isinstance(process.get("start"), str):
-            recorded = Identity(process["pid"], process["start"])
-            found += [recorded] if identity.alive(recorded) else []
+        record = Record(folder.parent / "run.json").read()
+        recorded = [one for name in ("engine", "process") if (one := _identity(record.get(name))) and identity.alive(one)]
         holder = hold.holder(folder / "engine.lock")
-        found += [holder] if holder is not None and holder not in found else []
+        found += recorded[:1]
+        found += [holder] if holder is not None and holder not in recorded and kept.whole(holder) not in recorded else []
     return found
+
+
+def _identity(found: Any) -> Identity | None:
+    """As a record has it."""
+    if not isinstance(found, dict) or not isinstance(found.get("pid"), int) or not isinstance(found.get("start"), str):
+        return None
+    return Identity(found["pid"], found["start"])
 
 
 def _end_leftovers(settings: Settings) -> None:
     """Programs of an `up` that was killed. Its engines may go on: the provisioner takes over those that are well."""
     left = [process for record in _records(settings)[1:] if (process := record.process()) is not None]
-    stay = identity.end(left, term=GATEWAY_SECS + PROVISIONER_SECS)
+    stay = identity.end(left, term=GATEWAY_SECS + PROVISIONER_SECS + GATE_SECS)
     if stay:
         raise Unavailable(f"what is left of an earlier start can't be ended: {', '.join(str(process.pid) for process in stay)}")
 
@@ -496,13 +506,14 @@ def _but_programs(processes: list[Identity], programs: Sequence[Identity | None]
 def _forget(settings: Settings) -> None:
     for record in _records(settings):
         record.remove()
-    for path in (settings.home / "projects").glob("*/engine/run.json"):
+    for path in (settings.home / "projects").glob("*/run.json"):
         path.unlink(missing_ok=True)
     with contextlib.suppress(OSError, RootlinkError):
         runtime = runtime_dir(settings.home)
-        for path in runtime.glob("*.sock"):
+        for path in (*runtime.glob("*.sock"), *runtime.glob("*/*.sock")):
             path.unlink(missing_ok=True)
-        runtime.rmdir()
+        for folder in (*(path for path in runtime.iterdir() if path.is_dir()), runtime):
+            folder.rmdir()
 
 
 def _pid(record: Record) -> int | None:

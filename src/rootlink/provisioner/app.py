@@ -29,6 +29,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from rootlink.errors import Internal, NotFound, RootlinkError, Unavailable, envelope
 from rootlink.provisioner.crew import Crew
 from rootlink.provisioner.engines import Engines, Operator
+from rootlink.provisioner.gate import GateLine
 from rootlink.provisioner.launch.launcher import Launcher
 from rootlink.provisioner.layout import Layout
 from rootlink.provisioner.reconcile import Install, Reconciler
@@ -103,6 +104,9 @@ def build(engines: Engines, reconciler: Reconciler) -> Starlette:
         await reconciler.remove(request.path_params["id"])
         return {}
 
+    async def gate(request: Request) -> Any:
+        return await engines.traffic()
+
     async def health(request: Request) -> Any:
         return {}
 
@@ -117,6 +121,7 @@ def build(engines: Engines, reconciler: Reconciler) -> Starlette:
         ("POST", "/projects/{project}/decisions", decisions),
         ("POST", "/connections/{id}/reconcile", reconcile),
         ("POST", "/connections/{id}/remove", remove),
+        ("GET", "/gate", gate),
         ("GET", "/healthz", health),
     ]
     nowhere = {404: _refused(NotFound("the provisioner serves nothing here")), 405: _refused(NotFound("not with this method"))}
@@ -188,21 +193,32 @@ def bind(path: Path) -> socket.socket:
 
 
 async def serve(
-    *, store: Store, launcher: Launcher, keys: KeyFiles, layout: Layout, operator: Operator, socket_path: Path
+    *,
+    store: Store,
+    launcher: Launcher,
+    keys: KeyFiles,
+    layout: Layout,
+    operator: Operator,
+    socket_path: Path,
+    gate: Callable[[], GateLine] | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT; then stop every engine and return. The key pair is made at the first start;
-    raises Unavailable when it is lost."""
+    raises Unavailable when it is lost. `gate` is called on the running loop; without it there is no gate."""
     unsealer = await asyncio.to_thread(Unsealer.open_or_create, keys.private, keys.public, sealed=lambda: _any_secret(store))
     loop, told = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told.set)
     async with Crew() as crew:
-        engines = Engines(store, launcher, unsealer, layout, crew, operator)
+        line = gate() if gate is not None else None
+        engines = Engines(store, launcher, unsealer, layout, crew, operator, gate=line)
         reconciler = Reconciler(store, engines, crew)
+        if line is not None:
+            crew.start(line.keep(), "gate")
         await engines.adopt()
         loop.add_signal_handler(signal.SIGCHLD, _look_at_engines, crew, engines)
         crew.start(engines.keep_polling(reconciler.watch), "poll")
         crew.start(reconciler.catch_up(), "catch up")
+        crew.start(engines.warm_up(), "warm up")
         server = Server(_config(build(engines, reconciler)))
         serving = asyncio.create_task(server.serve([bind(socket_path)]))
         serving.add_done_callback(lambda ended: told.set())  # whatever ends it ends us

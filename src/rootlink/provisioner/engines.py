@@ -8,12 +8,16 @@ Rule 4. The row in the store is for others to read. It never decides anything he
 Rule 5. What an engine was given last is remembered, and compared with the store at every poll: a change that did not get
         through is pushed again until it has.
 Rule 6. After a start that failed, the next is refused until `lifecycle.delay` has passed; a person's `restart` asks at once.
+Rule 7. The gate hears of a policy before the engine does: what is no longer allowed is cut, not only forgotten. So the key of
+        a spawn is chosen before its start.
+Rule 8. An engine never runs in another tier than the one in force: one that is found in another is ended, not adopted.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -25,23 +29,28 @@ import structlog
 from rootlink.errors import NotFound, RootlinkError, Unavailable
 from rootlink.provisioner.crew import Crew
 from rootlink.provisioner.environment import Opened, unsealed
+from rootlink.provisioner.gate import GateLine
 from rootlink.provisioner.launch import logfile
 from rootlink.provisioner.launch.launcher import Launcher, Running
 from rootlink.provisioner.layout import Layout
 from rootlink.provisioner.lifecycle import Event, State, after, delay
 from rootlink.provisioner.line import Line
+from rootlink.provisioner.once import Once
+from rootlink.provisioner.ports import beside_web
 from rootlink.records.engine import EngineRow
 from rootlink.records.secret import Secret
 from rootlink.sealing.unseal import Unsealer
 from rootlink.store.store import Store
 from rootlink.wire.engine import Decision, EgressPolicy, EngineConfig, EngineStatus, Environment, Sandbox
-from rootlink.wire.provisioner import EngineAddress, EngineView
+from rootlink.wire.gate import Counts
+from rootlink.wire.provisioner import EngineAddress, EngineView, Traffic
 
 T = TypeVar("T")
 Mark = tuple[frozenset[tuple[str, int, int]], tuple[str, ...]]  # (name, version, hash of the ciphertext) of secrets; domains
 log = structlog.get_logger(__name__)
 
 POLL = 5.0  # seconds between two looks at every engine
+WARM_UP = 1.0  # seconds after which nobody waits for our own start any more
 WEDGED = 6  # looks in a row without an answer, after which an engine is ended
 NUMBERS = ("memory_bytes", "mounts", "functions", "calls", "streams", "idle_secs")  # of EngineStatus, shown in EngineView
 KEPT_DECISIONS = 2_000  # handed over by an engine while the store could not take them
@@ -49,7 +58,11 @@ KEPT_DECISIONS = 2_000  # handed over by an engine while the store could not tak
 
 @dataclass(frozen=True)
 class Operator:
-    """What the operator decided for every engine. `idle_stop` in seconds; 0: engines are not stopped for being idle."""
+    """What the operator decided for every engine. `idle_stop` in seconds; 0: engines are not stopped for being idle.
+
+    `sandbox` is what was asked for. `probe`: why this machine can't do the kernel tier, None: it can. `registries`: the policy of
+    doors for packages. Both block, may start processes, and are asked once.
+    """
 
     idle_stop: float = 900.0
     private: tuple[str, ...] = ()
@@ -58,6 +71,15 @@ class Operator:
     allow_paths: tuple[str, ...] = ()
     sandbox: Sandbox = "advisory"
     catalog: Callable[[], list[dict[str, Any]]] = list
+    probe: Callable[[], str | None] = lambda: None
+    registries: Callable[[], EgressPolicy] = EgressPolicy
+
+
+class Tier(NamedTuple):
+    """What is in force. `no_stdio`: why stdio mounts are refused in it; "": they are not."""
+
+    sandbox: Sandbox
+    no_stdio: str = ""
 
 
 class Given(NamedTuple):
@@ -100,12 +122,12 @@ class Seat:
 
     def row(self) -> EngineRow:
         running = self.running
-        pid, since = (running.process.pid, running.started_at) if running is not None else (None, None)
+        pid, since = (running.pid, running.started_at) if running is not None else (None, None)
         return EngineRow(self.project, str(self.state), pid, since, self.generation, self.error)
 
 
 class Engines:
-    """`clock` is monotonic seconds. `spawned` is called with the project after every start."""
+    """`clock` is monotonic seconds. `spawned` is called with the project after every start. Without `gate` there is none."""
 
     def __init__(
         self,
@@ -116,10 +138,13 @@ class Engines:
         crew: Crew,
         operator: Operator,
         *,
+        gate: GateLine | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store, self._launcher, self._unsealer, self._layout = store, launcher, unsealer, layout
-        self._crew, self._operator, self._clock = crew, operator, clock
+        self._crew, self._operator, self._clock, self._gate = crew, operator, clock, gate
+        self._probed = Once(operator.probe, launcher.aside)
+        self._registries = Once(operator.registries, launcher.aside)
         self._seats: dict[str, Seat] = {}
         self._closing = False
         self.spawned: Callable[[str], None] = lambda project: None
@@ -142,9 +167,10 @@ class Engines:
                 seat.status = await seat.line.status(within=1.5)
         files = self._layout.files(project)
         await asyncio.to_thread(_make_folder, files)
-        row, status = seat.row(), seat.status if seat.running is not None else None
-        numbers = {name: getattr(status, name) for name in NUMBERS} if status is not None else {}
-        return EngineView(row.state, row.pid, row.started_at, self._operator.sandbox, str(files), error=row.error, **numbers)
+        tier, traffic = await self._tier(), await self._traffic(seat)
+        row, numbers = seat.row(), await self._numbers(seat)
+        shown = {"error": row.error, "no_stdio": tier.no_stdio or None, "egress": traffic, **numbers}
+        return EngineView(row.state, row.pid, row.started_at, tier.sandbox, str(files), **shown)
 
     async def stop(self, project: str) -> EngineView:
         seat = await self._seat(project)
@@ -176,6 +202,12 @@ class Engines:
     async def pull_decisions(self, project: str) -> None:
         await self._pull(await self._seat(project))
 
+    async def traffic(self) -> Traffic:
+        """Of all projects. Raises Unavailable when no gate answers."""
+        if self._gate is None:
+            raise Unavailable("there is no gate here")
+        return _traffic(*(await self._gate.counts()).values())
+
     # what the reconciler asks
 
     async def line(self, project: str) -> Line:
@@ -196,6 +228,7 @@ class Engines:
 
     async def adopt(self) -> None:
         """Take over what runs already, and put right the rows of what does not. Once, before anything else."""
+        await self._tier()
         known = {project.id for project in await asyncio.to_thread(self._store.projects.list)}
         rows = {row.project: row for row in await asyncio.to_thread(self._store.engines.list)}
         for project in known & rows.keys():
@@ -217,6 +250,11 @@ class Engines:
                     log.warning("poll", reason=error.message)
                 except Exception:
                     log.exception("poll failed")
+
+    async def warm_up(self) -> None:
+        """Ask what the first spawn would have to wait for."""
+        await asyncio.sleep(WARM_UP)
+        await self._packages()
 
     async def poll(self) -> None:
         """One look at every engine."""
@@ -289,7 +327,8 @@ class Engines:
         await self._write_row(seat)
         try:
             given = await self._environment(seat.project)
-            config = self._config(seat.project, given.opened, given.policy)
+            config = await self._config(seat.project, given.opened, given.policy)
+            await self._tell_gate(seat.project, config.key, given.policy)
             seat.running = await self._launcher.start(config, seat.generation + 1)
         except RootlinkError as error:
             self._failed(seat, error.message)
@@ -321,6 +360,7 @@ class Engines:
         seat.failures += 1
         seat.retry_at = self._clock() + delay(seat.failures)
         seat.error = words
+        self._forget_at_gate(seat)
         log.warning("engine start failed", project=seat.project, failures=seat.failures, retry_in=delay(seat.failures))
 
     async def _environment(self, project: str) -> Given:
@@ -334,10 +374,11 @@ class Engines:
         mark = frozenset((secret.name, secret.version, hash(secret.ciphertext)) for secret in sealed), tuple(sorted(domains))
         return sealed, domains, mark
 
-    def _config(self, project: str, opened: Opened, policy: EgressPolicy) -> EngineConfig:
+    async def _config(self, project: str, opened: Opened, policy: EgressPolicy) -> EngineConfig:
+        tier, packages = await self._tier(), await self._packages()
         return EngineConfig(
             project=project,
-            key="",
+            key=secrets.token_hex(32),
             socket="",
             state_dir=str(self._layout.engine(project)),
             files_dir=str(self._layout.files(project)),
@@ -345,9 +386,54 @@ class Engines:
             secrets=dict(opened.values),
             policy=policy,
             allow_paths=list(self._operator.allow_paths),
-            sandbox=self._operator.sandbox,
+            sandbox=tier.sandbox,
             catalog=self._operator.catalog(),
+            doors=str(self._layout.doors) if self._gate is not None else "",
+            no_stdio=tier.no_stdio,
+            package_ports=beside_web(packages.allow),
         )
+
+    async def _tier(self) -> Tier:
+        if self._operator.sandbox != "kernel":
+            return Tier("advisory")
+        reason = await self._probed.get()
+        if reason is None:
+            return Tier("kernel")
+        return Tier("advisory", f"{reason}; choose --sandbox=advisory to run them without a kernel sandbox")
+
+    # the gate
+
+    async def _packages(self) -> EgressPolicy:
+        """Nothing may be installed while the registries can't be told, and everything else goes on."""
+        try:
+            return await self._registries.get()
+        except Exception as error:
+            log.exception("package registries not known", kind=type(error).__name__)
+            return EgressPolicy()
+
+    async def _tell_gate(self, project: str, key: str, policy: EgressPolicy) -> None:
+        """Rule 7."""
+        if self._gate is not None:
+            await self._gate.serve(project, key, policy, await self._packages())
+
+    def _forget_at_gate(self, seat: Seat) -> None:
+        if self._gate is not None:
+            self._gate.forget(seat.project)
+
+    async def _traffic(self, seat: Seat) -> Traffic | None:
+        if self._gate is None or seat.running is None or not self._gate.connected:
+            return None
+        with contextlib.suppress(Unavailable):
+            counts = (await self._gate.counts()).get(seat.project)
+            return _traffic(counts) if counts is not None else None
+        return None
+
+    async def _numbers(self, seat: Seat) -> dict[str, Any]:
+        running, status = seat.running, seat.status
+        if running is None or status is None:
+            return {}
+        seen = await asyncio.to_thread(self._launcher.memory, running)
+        return {name: getattr(status, name) for name in NUMBERS} | ({"memory_bytes": seen} if seen is not None else {})
 
     # stop
 
@@ -359,6 +445,7 @@ class Engines:
             seat.move(Event.STOP)
             await self._write_row(seat)
         await self._launcher.stop(seat.running)
+        self._forget_at_gate(seat)
         seat.move(Event.GONE)
         seat.running = None
         await self._write_row(seat)
@@ -371,6 +458,7 @@ class Engines:
     async def _erase(self, seat: Seat) -> None:
         await self._stop(seat)
         await self._launcher.erase(seat.project)
+        self._forget_at_gate(seat)
         self._seats.pop(seat.project, None)
 
     async def _notice(self, seat: Seat) -> None:
@@ -382,7 +470,8 @@ class Engines:
         """The engine ended by itself, if it has."""
         if seat.state is State.RUNNING and seat.running is not None and not self._launcher.poll(seat.running):
             words = self._launcher.forget(seat.running)
-            log.warning("engine gone", project=seat.project, pid=seat.running.process.pid, how=words or "by itself")
+            self._forget_at_gate(seat)
+            log.warning("engine gone", project=seat.project, pid=seat.running.pid, how=words or "by itself")
             seat.error = f"the engine {words}; it starts again with the next call" if words else None
             seat.running = None
             seat.move(Event.GONE)
@@ -458,6 +547,7 @@ class Engines:
                 return []
             given = await self._environment(seat.project)
             seat.given = None  # until it has said so: a push that fails may have got through
+            await self._tell_gate(seat.project, line.key, given.policy)
             restarted = await line.environment(Environment(dict(given.opened.values), given.policy))
             if seat.line is not None and seat.line.same(line):
                 seat.given, seat.error = given.mark, _broken(given.opened)
@@ -483,6 +573,10 @@ class Engines:
 
     async def _take_over(self, project: str, known: bool) -> None:
         running = await self._launcher.recover(project)
+        if running is not None and known and running.sandbox != (await self._tier()).sandbox:
+            log.info("engine of another tier ended", project=project, tier=running.sandbox)
+            await self._launcher.stop(running)
+            running = None
         if not known:
             if running is not None:
                 await self._launcher.stop(running)
@@ -494,7 +588,7 @@ class Engines:
             seat.move(Event.FOUND)
             await self._write_row(seat)
             self._crew.start(self._refresh(seat), f"refresh {project}")  # what changed while nobody could tell it
-            log.info("engine adopted", project=project, pid=running.process.pid, generation=running.generation)
+            log.info("engine adopted", project=project, pid=running.pid, generation=running.generation)
 
 
 def _broken(opened: Opened) -> str | None:
@@ -509,3 +603,7 @@ def _make_folder(path: Path) -> None:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise Unavailable(f"{path} can't be made: {error.strerror}") from None
+
+
+def _traffic(*counts: Counts) -> Traffic:
+    return Traffic(**{name: sum(getattr(one, name) for one in counts) for name in Traffic.__struct_fields__})

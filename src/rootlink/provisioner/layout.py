@@ -13,7 +13,12 @@ _PROJECT = re.compile(r"prj_[0-9a-f]{12}\Z")
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """`home` is `--home`; `runtime` the short directory of unix sockets; `packages` the package store if not the home's own."""
+    """`home` is `--home`; `runtime` the short directory of unix sockets; `packages` the package store if not the home's own.
+
+    <runtime>/gate.sock                          the gate, for us
+              doors/doors.sock                   the gate, for engines
+              <project>/<generation>.sock        an engine; it sees this folder and `doors`, nothing else of `runtime`
+    """
 
     home: Path
     runtime: Path
@@ -31,7 +36,8 @@ class Layout:
         return self.project(project) / "engine"
 
     def record(self, project: str) -> Path:
-        return self.engine(project) / "run.json"
+        """Beside what the engine sees, not in it: whoever writes there says which process is ended as this engine."""
+        return self.project(project) / "run.json"
 
     def lock(self, project: str) -> Path:
         """Held by the engine while it lives (`programs/engine.py`)."""
@@ -41,10 +47,21 @@ class Layout:
         self.project(project)
         return self.home / "logs" / f"engine-{project}.log"
 
+    def sockets(self, project: str) -> Path:
+        self.project(project)
+        return self.runtime / project
+
     def socket(self, project: str, generation: int) -> Path:
         """One per spawn, so that a late answer of an old engine is never taken for a new one's."""
-        self.project(project)
-        return self.runtime / f"{project}.{generation}.sock"
+        return self.sockets(project) / f"{generation}.sock"
+
+    @property
+    def gate(self) -> Path:
+        return self.runtime / "gate.sock"
+
+    @property
+    def doors(self) -> Path:
+        return self.runtime / "doors" / "doors.sock"
 
     @property
     def store(self) -> Path:

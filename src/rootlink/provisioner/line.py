@@ -78,11 +78,11 @@ class Line:
     """`key` is that of this spawn; an engine of another spawn answers 401, which is how a stranger is told apart."""
 
     def __init__(self, socket: str, key: str) -> None:
-        self._socket, self._key = socket, key
+        self._socket, self.key = socket, key
 
     def same(self, other: Line) -> bool:
         """Whether both go to the same spawn."""
-        return (self._socket, self._key) == (other._socket, other._key)
+        return (self._socket, self.key) == (other._socket, other.key)
 
     async def status(self, *, within: float = 2.0) -> EngineStatus:
         return await self._ask("GET", "status", EngineStatus, within=within)
@@ -146,7 +146,7 @@ class Line:
 
     async def _chunks(self, method: str, path: str, body: bytes, silence: float) -> AsyncGenerator[tuple[int, bytes], None]:
         head = (
-            f"{method} /internal/{path} HTTP/1.1\r\nhost: engine\r\nconnection: close\r\n{KEY_HEADER}: {self._key}\r\n"
+            f"{method} /internal/{path} HTTP/1.1\r\nhost: engine\r\nconnection: close\r\n{KEY_HEADER}: {self.key}\r\n"
             f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
         )
         answer = _Answer()

@@ -1,13 +1,15 @@
 """From a spec to links: references filled in, packages resolved, the mount's own folder made, the door asked.
 
-A child's environment is `PATH LANG HOME TMPDIR`, then what its package's start needs, then what its spec declares. Nothing of the
-engine's own gets in. Its working folder is `mounts/<ws>/<name>`, also its HOME: servers write into theirs.
+A child's environment is `PATH LANG HOME TMPDIR`, then what its package's start needs, then where the operator's own CA is, then
+what its spec declares. Nothing of the engine's own gets in. Its working folder is `mounts/<ws>/<name>`, also its HOME: servers
+write into theirs.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
+import secrets as randomness
 import shutil
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +25,8 @@ from rootlink.engine.mounts.spec import Places, Values
 from rootlink.engine.mounts.sse import SseLink
 from rootlink.engine.mounts.stdio import StdioLink
 from rootlink.engine.outbound import Outbound
+from rootlink.engine.trust import Trust
+from rootlink.errors import Forbidden
 from rootlink.redaction import Redactor
 from rootlink.wire.mounts import MountSpec
 
@@ -55,6 +59,8 @@ class Ground:
     packages: Packages
     places: Places
     mounts_dir: Path
+    trust: Trust | None = None
+    no_stdio: str = ""  # why no child is started, in words
     spawning: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def folder(self, ws: str, name: str) -> Path:
@@ -74,6 +80,8 @@ class Ground:
 
 async def _child(ground: Ground, filled: MountSpec, folder: Path, secrets: Mapping[str, str], say: Say) -> Sequence[Link]:
     assert filled.command is not None
+    if ground.no_stdio:
+        raise Forbidden(f"{filled.name} is not started: {ground.no_stdio}")
     scratch = folder / "tmp"
     _make(folder, scratch)
     cwd = specs.directory(filled.cwd, ground.places, folder) if filled.cwd else folder
@@ -81,18 +89,21 @@ async def _child(ground: Ground, filled: MountSpec, folder: Path, secrets: Mappi
     write = [specs.directory(path, ground.places, folder) for path in filled.paths.write]
     start = await ground.packages.resolve(filled.command, filled.args, lock=filled.lock, progress=say)
     own = {"PATH": SEARCHED, "LANG": "C.UTF-8", "HOME": str(folder), "TMPDIR": str(scratch)}
+    trust = ground.trust.environment() if ground.trust is not None else {}
+    token = randomness.token_urlsafe(24)
     wish = Wish(
         name=filled.name,
         argv=start.argv,
-        env={**own, **start.env, **filled.env},
+        env={**own, **start.env, **trust, **filled.env},
         cwd=cwd,
         read=read,
         write=[folder, *write],
-        readonly=start.readonly,
+        readonly=[*start.readonly, *({Path(bundle) for bundle in trust.values()})],
         egress=filled.egress,
+        token=token,
     )
     pasted = [value for name, value in filled.env.items() if _CREDENTIAL.search(name)]
-    return [StdioLink(wish, ground.launch, turn=ground.spawning, redact=Redactor([*secrets.values(), *pasted]))]
+    return [StdioLink(wish, ground.launch, turn=ground.spawning, redact=Redactor([*secrets.values(), *pasted, token]))]
 
 
 def _make(folder: Path, scratch: Path) -> None:

@@ -16,6 +16,7 @@ from msgspec import Raw
 
 from rootlink.engine.mounts.era import Era
 from rootlink.engine.mounts.exchange import Progress
+from rootlink.engine.mounts.refusals import Refusals
 
 MESSAGE_CAP = 4 << 20  # bytes of one message, whatever carries it
 
@@ -24,6 +25,11 @@ class Link(Protocol):
     era: Era
     on_notification: Callable[[str, Raw], None]
     on_closed: Callable[[str], None]
+
+    @property
+    def refusals(self) -> Refusals | None:
+        """What the gate refused it, where a gate tells; what the engine itself refuses is an error of the request."""
+        ...
 
     @property
     def modern_first(self) -> bool:

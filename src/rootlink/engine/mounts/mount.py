@@ -29,6 +29,7 @@ from rootlink.engine.mounts.exchange import Progress
 from rootlink.engine.mounts.link import Link, unheard, unminded
 from rootlink.engine.mounts.listing import NOTICES, OF_KIND, Catalogue
 from rootlink.engine.mounts.mirrors import without_bad_mirrors
+from rootlink.engine.mounts.refusals import Refusals
 from rootlink.engine.mounts.restarts import Restarts
 from rootlink.engine.mounts.spec import START_SECONDS
 from rootlink.engine.rpc import INVALID_PARAMS, METHOD_NOT_FOUND, RpcError
@@ -99,15 +100,26 @@ class Mount:
         Raises RpcError for the server's own error; UpstreamFailed, Unavailable, EgressBlocked when it cannot be asked.
         """
         limit = CALL_SECONDS if timeout is None else timeout
+        began = asyncio.get_running_loop().time()
+        refusals: Refusals | None = None
         try:
             async with asyncio.timeout(limit) as deadline:
                 await self._settled.wait()
                 async with self._slots:
-                    return await self._usable().request(method, params, progress=progress)
+                    link = self._usable()
+                    refusals = link.refusals
+                    result = await link.request(method, params, progress=progress)
         except TimeoutError:
             if not deadline.expired():
                 raise
-            raise self._late(method, limit) from None
+            late = self._late(method, limit)
+            raise (late if refusals is None else refusals.explained(late, began)) from None
+        except (RpcError, RootlinkError) as error:
+            if refusals is None:
+                raise
+            await refusals.await_late(began)
+            raise refusals.explained(error, began) from error.__cause__
+        return result if refusals is None else await refusals.judged(result, began)
 
     async def notify(self, method: str, params: dict[str, Any] | None = None) -> None:
         """Raises UpstreamFailed, Unavailable."""
@@ -212,9 +224,9 @@ class Mount:
         assert self._lost is not None
         assert self._link is not None
         words = await asyncio.shield(self._lost)
-        said = self._link.last_words()
+        link, said, lost = self._link, self._link.last_words(), asyncio.get_running_loop().time()
         await self._drop_link()
-        return UpstreamFailed(f"{self.name} {words}{f': {said}' if said else ''}")
+        return _explained(link, UpstreamFailed(f"{self.name} {words}{f': {said}' if said else ''}"), lost)
 
     async def _begin(self, say: Say) -> RootlinkError | None:
         """One start. On failure nothing of it runs, and the reason is answered; also when `stop()` broke it off."""
@@ -278,10 +290,12 @@ class Mount:
                 lost.set_result(words)
             if self._link is link and self.state == "ready":
                 said = link.last_words()
-                self._to("backoff", f"{self.name} {words}{f': {said}' if said else ''}")
+                failure = UpstreamFailed(f"{self.name} {words}{f': {said}' if said else ''}")
+                self._to("backoff", _explained(link, failure, asyncio.get_running_loop().time()).message)
 
         link.on_closed = closed
         link.on_notification = self._noticed
+        began = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(max(end - self._clock.now(), 0.1)) as deadline:
                 await link.open()
@@ -294,9 +308,11 @@ class Mount:
             link.on_closed, link.on_notification = unminded, unheard
             await self._drop_link()
             if isinstance(error, TimeoutError) and deadline.expired():
-                raise UpstreamFailed(f"{self.name} was not ready within {limit:g} s{f': {said}' if said else ''}") from None
+                error = UpstreamFailed(f"{self.name} was not ready within {limit:g} s{f': {said}' if said else ''}")
             if isinstance(error, RpcError):
-                raise UpstreamFailed(f"{self.name} answered with an error: {error.message[:500]}") from None
+                error = UpstreamFailed(f"{self.name} answered with an error: {error.message[:500]}")
+            if isinstance(error, UpstreamFailed):
+                raise _explained(link, error, began) from None
             raise
 
     def _ready(self, server: Server, lists: dict[str, list[dict[str, Any]]]) -> None:
@@ -403,6 +419,10 @@ _WORDS: dict[State, str] = {
     "failed": "{name} is down and is not started again by itself: {error}. Restart it when its cause is gone",
     "stopped": "{name} was stopped",
 }
+
+
+def _explained(link: Link, error: RootlinkError, began: float) -> RootlinkError:
+    return error if link.refusals is None else link.refusals.explained(error, began)
 
 
 def _hopeless(failure: RootlinkError) -> bool:

@@ -50,6 +50,8 @@ class Far:
 class RemoteLink:
     """Subclasses say how a message travels (`_post`)."""
 
+    refusals = None
+
     def __init__(self, far: Far) -> None:
         self.era: Era = Session()
         self.on_notification: Callable[[str, Raw], None] = unheard

@@ -23,12 +23,14 @@ import structlog
 from msgspec import Raw
 
 from rootlink.engine import rpc
+from rootlink.engine.doors import unminded as no_matter
 from rootlink.engine.mounts.era import Era, Session
 from rootlink.engine.mounts.exchange import Asked, Exchange, Heard, Progress
 from rootlink.engine.mounts.flood import Flood
 from rootlink.engine.mounts.launch import Launch, Wish, alive
 from rootlink.engine.mounts.lines import Lines, LineTooLong
 from rootlink.engine.mounts.link import MESSAGE_CAP, unheard, unminded
+from rootlink.engine.mounts.refusals import Refusals
 from rootlink.errors import UpstreamFailed
 
 log = structlog.get_logger(__name__)
@@ -61,6 +63,7 @@ class StdioLink:
         self._ended: str | None = None  # words, once no request can succeed any more
         self._closing = False
         self._stderr = _Tail()
+        self.refusals = Refusals(redact, self._stderr.note) if launch.watched else None
 
     @property
     def pid(self) -> int | None:
@@ -72,12 +75,10 @@ class StdioLink:
         return self._ended is not None
 
     async def open(self) -> None:
-        loop = asyncio.get_running_loop()
-        spawn = self._launch.spawn(self._wish)
         child = _Child(self)
         try:
             async with self._turn:
-                await loop.subprocess_exec(lambda: child, *spawn.argv, env=spawn.env, cwd=spawn.cwd, start_new_session=True)
+                await self._launch.start(self._wish, lambda: child, self.refusals.note if self.refusals else no_matter)
                 self._child = child
                 await asyncio.sleep(0)
         except (OSError, ValueError) as error:
@@ -110,11 +111,15 @@ class StdioLink:
             await asyncio.shield(self._ending)
 
     def last_words(self) -> str:
-        lines = [line for line in self.logs() if line.strip()]
+        lines = [self._shown(line) for line in self._stderr.lines(noted=False) if line.strip()]
         return " | ".join(lines[-3:])[-600:]
 
     def logs(self) -> list[str]:
-        return [self._redact(line.decode("utf-8", "replace"))[:STDERR_LINE] for line in self._stderr.lines()]
+        """Its stderr, and what it was refused."""
+        return [self._shown(line) for line in self._stderr.lines()]
+
+    def _shown(self, line: bytes) -> str:
+        return self._redact(line.decode("utf-8", "replace"))[:STDERR_LINE]
 
     # what the child's protocol calls
 
@@ -174,6 +179,7 @@ class StdioLink:
         if not await child.gone(GRACE):
             log.error("mount_unkillable", mount=self._wish.name, pid=child.pid)
         child.release()
+        self._launch.release(child.pid)
         for _ in range(200):
             if not any(alive(process) for process in holder):
                 return
@@ -347,22 +353,26 @@ class _Child(asyncio.SubprocessProtocol):
 
 
 class _Tail:
-    """The end of what a child said on stderr."""
+    """The end of what a child said on stderr, and of what is noted about it besides."""
 
     def __init__(self) -> None:
         self._partial = bytearray()
-        self._kept: collections.deque[bytes] = collections.deque(maxlen=STDERR_LINES)
+        self._kept: collections.deque[tuple[bytes, bool]] = collections.deque(maxlen=STDERR_LINES)  # (line, noted by us)
 
     def feed(self, data: bytes) -> None:
         *whole, rest = data.split(b"\n")
         for part in whole:
             self._add(part)
-            self._kept.append(bytes(self._partial))
+            self._kept.append((bytes(self._partial), False))
             self._partial.clear()
         self._add(rest)
 
-    def lines(self) -> list[bytes]:
-        return [*self._kept, bytes(self._partial)] if self._partial else list(self._kept)
+    def note(self, line: str) -> None:
+        self._kept.append((line.encode(), True))
+
+    def lines(self, *, noted: bool = True) -> list[bytes]:
+        whole = [line for line, ours in self._kept if noted or not ours]
+        return [*whole, bytes(self._partial)] if self._partial else whole
 
     def _add(self, part: bytes) -> None:
         self._partial += part.rstrip(b"\r")[: STDERR_KEPT - len(self._partial)]

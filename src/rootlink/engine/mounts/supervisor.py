@@ -20,6 +20,7 @@ from rootlink.engine.mounts.listing import Catalogue
 from rootlink.engine.mounts.mount import Mount, Say, silent
 from rootlink.engine.mounts.spec import Places
 from rootlink.engine.outbound import Outbound
+from rootlink.engine.trust import Trust
 from rootlink.errors import Conflict, NotFound, RootlinkError, Unavailable
 from rootlink.wire.mounts import MountSpec
 
@@ -31,6 +32,8 @@ Named = list[str]
 
 class Mounts:
     """`on_change(ws, kinds)`: lists changed behind everybody's back; kinds ⊆ {"tools", "resources", "prompts"}.
+
+    `no_stdio`: why nothing is started here, "" where it is. `trust`: the operator's own CA, for what is started.
 
     Made and used on one loop, in the main thread (launch.py says why).
     """
@@ -47,9 +50,11 @@ class Mounts:
         allow_paths: Iterable[str | Path],
         on_change: Callable[[str, set[str]], None],
         clock: Clock | None = None,
+        trust: Trust | None = None,
+        no_stdio: str = "",
     ) -> None:
         places = Places(Path(files_dir), tuple(Path(path) for path in allow_paths))
-        self._ground = Ground(launch, outbound, packages, places, Path(mounts_dir))
+        self._ground = Ground(launch, outbound, packages, places, Path(mounts_dir), trust, no_stdio)
         self._secrets = dict(secrets)
         self._on_change = on_change
         self._clock = clock or Monotonic()

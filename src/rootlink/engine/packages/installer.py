@@ -13,6 +13,7 @@ import re
 import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from rootlink.errors import RootlinkError, Unavailable, UpstreamFailed
 
@@ -31,7 +32,7 @@ _NAMES = frozenset(
     }
 )
 _PIP_AS_UV = {"PIP_INDEX_URL": "UV_DEFAULT_INDEX", "PIP_EXTRA_INDEX_URL": "UV_INDEX", "PIP_FIND_LINKS": "UV_FIND_LINKS"}
-_KEPT_OUTPUT = 64 * 1024
+KEPT_OUTPUT = 64 * 1024
 _SHOWN_LINES = 6
 _USERINFO = re.compile(r"//[^/@\s]+@")
 _NOISE = re.compile(
@@ -59,6 +60,15 @@ _CAUSES: Sequence[tuple[str, type[RootlinkError], str]] = (  # in the words of n
 _UNBUILT = "and building one would run its code at install time"
 
 
+class Run(Protocol):
+    """Runs an installer (`run`, or `kept.KeptInstalls`): the standard output of a run that succeeded.
+
+    Raises `UpstreamFailed` or `Unavailable` in words, with the last lines it wrote. Cancelling ends all of it.
+    """
+
+    async def __call__(self, argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], registry: str, title: str) -> str: ...
+
+
 def environment(environ: Mapping[str, str], home: Path) -> dict[str, str]:
     """The environment of an installer: the user's settings for registries, a home of its own, and nothing else."""
     kept = {name: value for name, value in environ.items() if name.lower().startswith(_PREFIXES) or name.lower() in _NAMES}
@@ -74,8 +84,7 @@ def environment(environ: Mapping[str, str], home: Path) -> dict[str, str]:
 
 
 async def run(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], registry: str, title: str) -> str:
-    """The standard output of a run that succeeded. Raises `UpstreamFailed` or `Unavailable` in words, with the last lines it
-    wrote. Cancelling ends the whole process group."""
+    """A `Run` as a child of ours, in a process group of its own."""
     process = await asyncio.create_subprocess_exec(
         *argv,
         cwd=cwd,
@@ -102,8 +111,8 @@ async def run(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], registr
 
 async def _tail(stream: asyncio.StreamReader) -> str:
     kept = b""
-    while part := await stream.read(_KEPT_OUTPUT):
-        kept = (kept + part)[-_KEPT_OUTPUT:]
+    while part := await stream.read(KEPT_OUTPUT):
+        kept = (kept + part)[-KEPT_OUTPUT:]
     return kept.decode("utf-8", "replace")
 
 

@@ -61,8 +61,8 @@ def bundled() -> Node:
 class Npm:
     """npm, as an installer. `env` is that of `installer.environment`."""
 
-    def __init__(self, cache: Path, env: Mapping[str, str]) -> None:
-        self._cache = cache
+    def __init__(self, cache: Path, env: Mapping[str, str], run: installer.Run = installer.run) -> None:
+        self._cache, self._installer = cache, run
         self._env = {**_RETRIES, **env}
 
     def read(self, text: str) -> NpmLock:
@@ -93,7 +93,7 @@ class Npm:
     async def _run(self, flags: list[str], title: str, folder: Path) -> None:
         node = bundled()
         argv = [str(node.binary), str(node.npm), *flags, *_QUIET, "--cache", str(self._cache)]
-        await installer.run(argv, cwd=folder, env=self._env, registry="npm", title=title)
+        await self._installer(argv, cwd=folder, env=self._env, registry="npm", title=title)
 
     def start(self, ask: Ask, lock: NpmLock, folder: Path) -> Start:
         """Raises `UpstreamFailed` if the package has no such program, or one outside itself."""

@@ -39,8 +39,8 @@ def uv_binary() -> str:
 class Pypi:
     """uv, as an installer for one Python. `env` is that of `installer.environment`."""
 
-    def __init__(self, cache: Path, env: Mapping[str, str], python: str) -> None:
-        self._cache = cache
+    def __init__(self, cache: Path, env: Mapping[str, str], python: str, run: installer.Run = installer.run) -> None:
+        self._cache, self._installer = cache, run
         self._env = env
         self._python = python
 
@@ -88,7 +88,7 @@ class Pypi:
             "--cache-dir",
             str(self._cache),
         ]
-        await installer.run(argv, cwd=folder, env=self._env, registry="PyPI", title=title)
+        await self._installer(argv, cwd=folder, env=self._env, registry="PyPI", title=title)
 
     def start(self, ask: Ask, lock: PypiLock, folder: Path) -> Start:
         """Raises `UpstreamFailed` if the package has no such program."""

@@ -84,7 +84,8 @@ class _Flight:
 class Packages:
     """`environ` is the user's environment: its PATH, and its settings for package registries (used by installers alone).
 
-    `python` is the interpreter that PyPI packages are installed for and `python …` commands run with.
+    `python` is the interpreter that PyPI packages are installed for and `python …` commands run with. `run` runs installers.
+    `found_elsewhere`: other commands stay as they are named, because who starts them looks for them.
     """
 
     def __init__(
@@ -94,10 +95,13 @@ class Packages:
         environ: Mapping[str, str] | None = None,
         python: str = sys.executable,
         cap_secs: float = CAP_SECS,
+        run: installer.Run = installer.run,
+        found_elsewhere: bool = False,
     ) -> None:
         root = Path(store_dir).absolute()
         self._environ = dict(environ or {})
         self._python = python
+        self._found_elsewhere = found_elsewhere
         self._cap = cap_secs
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._flights: dict[str, _Flight] = {}
@@ -105,8 +109,8 @@ class Packages:
         self._shelves = {registry: Shelf(root, registry) for registry in ("npm", "pypi")}
         env = installer.environment(self._environ, root / "home")
         self._registries: dict[str, Registry[Any]] = {
-            "npm": Npm(self._shelves["npm"].cache, env),
-            "pypi": Pypi(self._shelves["pypi"].cache, env, python),
+            "npm": Npm(self._shelves["npm"].cache, env, run),
+            "pypi": Pypi(self._shelves["pypi"].cache, env, python, run),
         }
 
     async def resolve(
@@ -143,6 +147,8 @@ class Packages:
 
     def _found(self, command: str) -> str:
         named = Path(command).is_absolute() or "/" not in command  # a relative path would depend on some folder
+        if named and command and self._found_elsewhere:
+            return command
         found = shutil.which(command, path=self._environ.get("PATH", os.defpath)) if named and command else None
         if found is None or not Path(found).is_absolute():
             known = "npx, uvx, node and python need nothing installed"

@@ -5,6 +5,9 @@ Rule 1. The kernel is believed, the file only asked. The lock (flock(2)) ends wi
         or has the lock.
 Rule 2. The file is never removed: two programs could then hold two files of one name.
 
+A holder in a pid namespace of its own writes a number that means nothing outside: it is found by its lock, which the kernel tells
+with the number that the asker knows it by.
+
 Who has a file open is in `/proc/<pid>/fd`, which the programs that hold secrets keep closed to other processes of their user
 (`programs/prctl.py: seal_memory`); who has which lock is in `/proc/locks`, open to all (proc(5)). Elsewhere than Linux neither
 is, and pid and moment of start in a file that is really held must do. Kept light: `up` and `down` import this.
@@ -61,10 +64,15 @@ def holder(path: Path) -> Identity | None:
     """The process that holds it; None when nobody does, or it can't be told who."""
     if not held(path):
         return None
+    lockers = _lockers(path.stat().st_ino)
+    certain = [pid for pid in lockers if _has_open(pid, path)]
+    if len(certain) == 1:  # the file is not even asked: who holds it in a namespace of its own can't be trusted with what it says
+        return identity.identify(certain[0])
     named = _named(path)
     if named is not None and identity.alive(named) and _may_be(named.pid, path):
         return named
-    known = [pid for pid in _lockers(path.stat().st_ino) if _has_open(pid, path) is not False]
+    known = [pid for pid in lockers if _has_open(pid, path) is not False]
+    known = known or [pid for pid in _lockers() if _has_open(pid, path)]  # where the inode's number is not that of stat(2)
     return identity.identify(known[0]) if len(known) == 1 else None  # more: one inode number on several file systems
 
 

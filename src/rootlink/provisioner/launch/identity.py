@@ -62,6 +62,12 @@ def identify(pid: int) -> Identity | None:
     return Identity(pid, found[2]) if found and found[0] not in "ZX" else None
 
 
+def parent(process: Identity) -> Identity | None:
+    """None when it has ended."""
+    found = _stat(process.pid)
+    return identify(found[1]) if found and found[2] == process.start else None
+
+
 def alive(process: Identity) -> bool:
     return identify(process.pid) == process
 

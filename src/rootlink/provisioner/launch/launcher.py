@@ -6,16 +6,21 @@ ends it and everything that came of it. `recover` is `start` for an engine that 
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 import msgspec
 
 from rootlink.provisioner.launch.identity import Identity
-from rootlink.wire.engine import EngineConfig
+from rootlink.wire.engine import EngineConfig, Sandbox
 
 
 class Running(msgspec.Struct, frozen=True):
-    """One spawn of an engine. Kept in run.json (0600). `started_at` is RFC 3339."""
+    """One spawn of an engine. Kept in run.json (0600). `started_at` is RFC 3339.
+
+    `process`: the one that was started, and whose end is the end of all of it: behind a door the keeper, else the engine itself.
+    `engine`: the engine's own, as this machine numbers it; None until it has answered.
+    """
 
     project: str
     process: Identity
@@ -23,14 +28,21 @@ class Running(msgspec.Struct, frozen=True):
     socket: str
     generation: int
     started_at: str
+    sandbox: Sandbox = "advisory"
+    engine: Identity | None = None
+
+    @property
+    def pid(self) -> int:
+        """The engine's, on the host."""
+        return (self.engine or self.process).pid
 
     def __repr__(self) -> str:
-        return f"Running({self.project}, pid {self.process.pid}, generation {self.generation})"
+        return f"Running({self.project}, pid {self.pid}, generation {self.generation})"
 
 
 class Launcher(Protocol):
     async def start(self, config: EngineConfig, generation: int) -> Running:
-        """Returns when the engine answers. `key` and `socket` of `config` are chosen here.
+        """Returns when the engine answers. `socket` of `config` is chosen here.
 
         Raises Unavailable with the engine's last words when it does not; nothing of it is left then.
         """
@@ -49,6 +61,12 @@ class Launcher(Protocol):
 
     def sweep(self) -> None:
         """End what engines that are gone have left behind. Called every few seconds."""
+
+    def memory(self, running: Running) -> int | None:
+        """Bytes of all of it, where the engine itself can't see everything of it; None: it can. Blocks for some milliseconds."""
+
+    def aside(self) -> AbstractContextManager[None]:
+        """Held while this process has children that are none of the launcher's."""
 
     def log(self, project: str, lines: int = 200) -> list[str]:
         """The last lines that engines of this project wrote."""

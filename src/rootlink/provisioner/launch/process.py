@@ -8,6 +8,10 @@ Nothing may get away. The provisioner adopts orphans (`programs/prctl.py`), so w
 ours; a child of ours that is no engine we know is therefore ended on sight. What an engine that outlived its provisioner leaves
 can't come to us, so the processes below every engine are also written down at each sweep. An engine whose record is lost is found
 by the lock it holds, and ended: nobody has its key any more.
+
+Behind a door (`sandbox` "kernel") the process that is started is the engine's keeper (`door/keeper.py`), and everything of the
+project is below it. It gets the engine's input and output, and ends with it; so a record names both (`launcher.py: Running`),
+words go to the engine, KILL to both, and what is waited for is the keeper's end.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ import signal
 import subprocess
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -30,8 +34,8 @@ from typing import NamedTuple
 import msgspec
 import structlog
 
-from rootlink.errors import RootlinkError, Unavailable
-from rootlink.provisioner.launch import hold, identity
+from rootlink.errors import Internal, RootlinkError, Unavailable
+from rootlink.provisioner.launch import hold, identity, kept
 from rootlink.provisioner.launch.identity import Identity
 from rootlink.provisioner.launch.launcher import Running
 from rootlink.provisioner.layout import Layout
@@ -60,7 +64,8 @@ PATIENCE = Patience()
 
 
 class ProcessLauncher:
-    """`argv` starts an engine program; `environ` is all the environment it gets.
+    """`argv` starts an engine program; `environ` is all the environment it gets. `behind`: the command line that starts such an
+    engine behind a door (`launch/behind.py`).
 
     `sweeping`: this process is a subreaper and starts nothing but engines, so any other child of it is an orphan to be ended.
     """
@@ -71,12 +76,13 @@ class ProcessLauncher:
         argv: Sequence[str],
         environ: Mapping[str, str],
         *,
+        behind: Callable[[EngineConfig], list[str]] | None = None,
         sweeping: bool = False,
         patience: Patience = PATIENCE,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._layout, self._argv, self._environ, self._patience, self._now = layout, list(argv), dict(environ), patience, now
-        self._sweeping = sweeping
+        self._sweeping, self._behind, self._aside = sweeping, behind, 0
         self._started: dict[int, subprocess.Popen[bytes]] = {}  # ours to wait for, until they have ended
         self._said_before: dict[int, int] = {}  # pid → bytes in its log that others wrote
         self._below: dict[Identity, list[Identity]] = {}  # every engine we know → what was below it at the last look
@@ -86,26 +92,30 @@ class ProcessLauncher:
     async def start(self, config: EngineConfig, generation: int) -> Running:
         layout, project = self._layout, config.project
         socket = layout.socket(project, generation)
+        folders = [layout.files(project), layout.engine(project), layout.log(project).parent, socket.parent]
+        if config.sandbox == "kernel":  # what is not there yet can't be shown to it
+            folders += [layout.doors.parent, Path(config.store_dir)]
         try:
-            for folder in (layout.files(project), layout.engine(project), layout.log(project).parent):
+            for folder in folders:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             socket.unlink(missing_ok=True)
         except OSError as error:
             raise Unavailable(f"the engine can't be started: {error.strerror}") from None
         await self._end_unknown(project)
-        config = msgspec.structs.replace(config, key=secrets.token_hex(32), socket=str(socket))
+        config = msgspec.structs.replace(config, socket=str(socket), environ=self._environ if config.sandbox == "kernel" else {})
         running, process = self._spawn(config, generation)
         try:
             _write_private(layout.record(project), msgspec.json.encode(running))
             await self._configure(process, msgspec.json.encode(config))
             await self._ready(running)
+            running = self._with_engine(running)
         except OSError as error:
             self._abort(running, error)
             raise Unavailable(f"the engine can't be started: {error.strerror}") from None
         except BaseException as error:
             self._abort(running, error)
             raise
-        log.info("engine ready", project=project, pid=process.pid, generation=generation)
+        log.info("engine ready", project=project, pid=running.pid, generation=generation, sandbox=running.sandbox)
         return running
 
     async def stop(self, running: Running) -> None:
@@ -116,10 +126,10 @@ class ProcessLauncher:
             if await self._gone(running, patience if await step(running) else 0.0):
                 break
         else:
-            raise Unavailable(f"the engine (pid {running.process.pid}) can't be ended: the kernel does not let go of it")
+            raise Unavailable(f"the engine (pid {running.pid}) can't be ended: the kernel does not let go of it")
         self._below[running.process] = list(below)
         words = self.forget(running)
-        log.info("engine stopped", project=running.project, pid=running.process.pid, how=words or "by itself")
+        log.info("engine stopped", project=running.project, pid=running.pid, how=words or "by itself")
 
     def poll(self, running: Running) -> bool:
         process = self._started.get(running.process.pid)
@@ -136,8 +146,8 @@ class ProcessLauncher:
         if self.poll(running):
             self._below[running.process] = identity.descendants(running.process)
             if await self._is_ours(running):
-                return running
-            log.warning("engine of another time ended", project=project, pid=running.process.pid)
+                return self._with_engine(running)
+            log.warning("engine of another time ended", project=project, pid=running.pid)
             await self.stop(running)
         else:
             self.forget(running)
@@ -154,7 +164,10 @@ class ProcessLauncher:
             identity.send(one, signal.SIGKILL)
         self._sweep_orphans()
         Path(running.socket).unlink(missing_ok=True)
-        if self._recorded(running.project) == running:
+        with contextlib.suppress(OSError):  # it holds something else, or is gone
+            self._layout.sockets(running.project).rmdir()
+        recorded = self._recorded(running.project)
+        if recorded is not None and recorded.process == running.process:
             self._layout.record(running.project).unlink(missing_ok=True)
         return _ending(process.returncode if process is not None else None)
 
@@ -175,12 +188,34 @@ class ProcessLauncher:
     async def erase(self, project: str) -> None:
         log_file = self._layout.log(project)
         await asyncio.to_thread(shutil.rmtree, self._layout.project(project), ignore_errors=True)
+        await asyncio.to_thread(shutil.rmtree, self._layout.sockets(project), ignore_errors=True)
         for file in (log_file, log_file.with_suffix(".log.1")):
             file.unlink(missing_ok=True)
 
+    def memory(self, running: Running) -> int | None:
+        if running.sandbox != "kernel":
+            return None
+        return kept.memory([running.process, *identity.descendants(running.process)])
+
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        self._aside += 1
+        try:
+            yield
+        finally:
+            self._aside -= 1
+
     # start
 
+    def _command(self, config: EngineConfig) -> list[str]:
+        if config.sandbox != "kernel":
+            return self._argv
+        if self._behind is None:
+            raise Internal("this provisioner was not told how to start an engine behind a door")
+        return self._behind(config)
+
     def _spawn(self, config: EngineConfig, generation: int) -> tuple[Running, subprocess.Popen[bytes]]:
+        command = self._command(config)
         log_file = self._layout.log(config.project)
         try:
             if log_file.exists() and log_file.stat().st_size > LOG_CAP:
@@ -191,7 +226,7 @@ class ProcessLauncher:
         said_before = os.fstat(out).st_size
         try:
             process = subprocess.Popen(
-                self._argv,
+                command,
                 stdin=subprocess.PIPE,
                 stdout=out,
                 stderr=out,
@@ -205,7 +240,7 @@ class ProcessLauncher:
             os.close(out)
         self._started[process.pid], self._said_before[process.pid] = process, said_before
         known = identity.identify(process.pid) or Identity(process.pid, "ended")
-        running = Running(config.project, known, config.key, config.socket, generation, self._stamp())
+        running = Running(config.project, known, config.key, config.socket, generation, self._stamp(), config.sandbox)
         self._below[known] = []
         return running, process
 
@@ -231,6 +266,18 @@ class ProcessLauncher:
             await asyncio.sleep(TICK)
         raise Unavailable(self._failure(running, f"was not ready within {self._patience.ready:g} s"))
 
+    def _with_engine(self, running: Running) -> Running:
+        """With the engine's own process in its record."""
+        if running.engine is not None:
+            return running
+        whole = [running.process, *identity.descendants(running.process)]
+        engine = kept.listener(running.socket)
+        if engine in whole:
+            running = msgspec.structs.replace(running, engine=engine)
+            with contextlib.suppress(OSError):  # the next provisioner asks again
+                _write_private(self._layout.record(running.project), msgspec.json.encode(running))
+        return running
+
     def _failure(self, running: Running, what: str) -> str:
         """Clients read this: what the engine said is quoted only when it is an error of ours, made to be read by anyone."""
         path = self._layout.log(running.project)
@@ -247,7 +294,7 @@ class ProcessLauncher:
             time.sleep(0.005)  # may run while being cancelled, when nothing can be awaited; KILL takes a moment only
         words = self.forget(running)
         why = type(error).__name__
-        log.warning("engine not started", project=running.project, pid=running.process.pid, how=words, why=why)
+        log.warning("engine not started", project=running.project, pid=running.pid, how=words, why=why)
 
     async def _end_unknown(self, project: str) -> None:
         """An engine that nobody has a record of, but that holds the project's lock: it has secrets, and keeps others out."""
@@ -255,9 +302,10 @@ class ProcessLauncher:
         if found is None or found.pid == os.getpid():
             return
         log.warning("engine without a record ended", project=project, pid=found.pid)
-        below = identity.descendants(found)
-        wait = self._patience
+        whole, wait = kept.whole(found), self._patience
+        below = identity.descendants(whole)
         left = await asyncio.to_thread(identity.end, [found], term=wait.term + wait.ask, kill=wait.kill)
+        left += await asyncio.to_thread(_ended_within, whole, wait.kill)
         for one in below:
             identity.send(one, signal.SIGKILL)
         if left:
@@ -273,9 +321,11 @@ class ProcessLauncher:
         return True
 
     async def _term(self, running: Running) -> bool:
-        return identity.send(running.process, signal.SIGTERM)
+        return identity.send(running.engine or running.process, signal.SIGTERM)
 
     async def _kill(self, running: Running) -> bool:
+        if running.engine is not None:
+            identity.send(running.engine, signal.SIGKILL)
         return identity.send(running.process, signal.SIGKILL)
 
     async def _gone(self, running: Running, patience: float) -> bool:
@@ -287,7 +337,7 @@ class ProcessLauncher:
         return True
 
     def _sweep_orphans(self) -> None:
-        for _ in range(10 if self._sweeping else 0):  # ending one may bring its children to us
+        for _ in range(10 if self._sweeping and not self._aside else 0):  # ending one may bring its children to us
             known = {*self._started, *(engine.pid for engine in self._below)}
             family = identity.Family()
             identity.reap(family, known)
@@ -326,10 +376,22 @@ class ProcessLauncher:
         return self._now().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def _ended_within(process: Identity, secs: float) -> list[Identity]:
+    """It is just ending by itself; KILL when it takes longer. What is there still after that. Blocks."""
+    deadline = time.monotonic() + secs
+    while identity.alive(process) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return identity.end([process], term=0.0, kill=secs)
+
+
 def _ending(code: int | None) -> str | None:
     if code is None or code == 0:
         return None if code == 0 else "ended"
-    return f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    number = -code if code < 0 else code - 128  # 128 + n: so a keeper tells of its engine, as shells do
+    try:
+        return f"ended by {signal.Signals(number).name}"
+    except ValueError:
+        return f"ended with exit code {code}"
 
 
 def _tail(path: Path, lines: int) -> list[str]:
