@@ -217,7 +217,14 @@ async def test_a_refusal_says_what_can_be_done(refused: tuple[str, int, str, str
     found = refusals()
     host, port, reason, message = refused
     found.note(Refusal(1, "m", host, port, reason, message))
-    assert found.lines(asyncio.get_running_loop().time()) == [line]
+    assert found.lines(0.0) == [line]
+
+
+async def test_a_call_does_not_answer_for_what_an_earlier_one_was_refused() -> None:
+    found = refusals()
+    found.note(Refusal(1, "m", "evil.example", 443, "not_in_allowlist", EVIL))
+    began = asyncio.get_running_loop().time() + 0.001
+    assert not found.concern(began) and found.lines(began) == []
 
 
 async def test_a_refusal_is_logged_once_a_minute_and_a_secret_in_its_name_is_not() -> None:
@@ -226,7 +233,7 @@ async def test_a_refusal_is_logged_once_a_minute_and_a_secret_in_its_name_is_not
     for _ in range(100):
         found.note(Refusal(1, "m", "hunter2.evil.example", 443, "bad_host", "egress blocked: hunter2.evil.example"))
     assert told == ["egress blocked: [secret].evil.example"]
-    error = found.explained(RpcError(1, "failed"), asyncio.get_running_loop().time())
+    error = found.explained(RpcError(1, "failed"), 0.0)
     assert error.data == {"egress": [{"host": "[secret].evil.example", "port": 443, "reason": "bad_host"}]}
 
 

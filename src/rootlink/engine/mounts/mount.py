@@ -29,7 +29,7 @@ from rootlink.engine.mounts.exchange import Progress
 from rootlink.engine.mounts.link import Link, unheard, unminded
 from rootlink.engine.mounts.listing import NOTICES, OF_KIND, Catalogue
 from rootlink.engine.mounts.mirrors import without_bad_mirrors
-from rootlink.engine.mounts.refusals import Refusals
+from rootlink.engine.mounts.refusals import BEFORE, Refusals
 from rootlink.engine.mounts.restarts import Restarts
 from rootlink.engine.mounts.spec import START_SECONDS
 from rootlink.engine.rpc import INVALID_PARAMS, METHOD_NOT_FOUND, RpcError
@@ -224,9 +224,9 @@ class Mount:
         assert self._lost is not None
         assert self._link is not None
         words = await asyncio.shield(self._lost)
-        link, said, lost = self._link, self._link.last_words(), asyncio.get_running_loop().time()
+        link, said, since = self._link, self._link.last_words(), asyncio.get_running_loop().time() - BEFORE
         await self._drop_link()
-        return _explained(link, UpstreamFailed(f"{self.name} {words}{f': {said}' if said else ''}"), lost)
+        return _explained(link, UpstreamFailed(f"{self.name} {words}{f': {said}' if said else ''}"), since)
 
     async def _begin(self, say: Say) -> RootlinkError | None:
         """One start. On failure nothing of it runs, and the reason is answered; also when `stop()` broke it off."""
@@ -291,7 +291,7 @@ class Mount:
             if self._link is link and self.state == "ready":
                 said = link.last_words()
                 failure = UpstreamFailed(f"{self.name} {words}{f': {said}' if said else ''}")
-                self._to("backoff", _explained(link, failure, asyncio.get_running_loop().time()).message)
+                self._to("backoff", _explained(link, failure, asyncio.get_running_loop().time() - BEFORE).message)
 
         link.on_closed = closed
         link.on_notification = self._noticed

@@ -22,7 +22,7 @@ from rootlink.engine.rpc import UNREADABLE, RpcError
 from rootlink.errors import RootlinkError, from_code
 from rootlink.wire.gate import Refusal
 
-BEFORE = 1.0  # seconds: what was refused so shortly before a call may be why it fails
+BEFORE = 1.0  # seconds: what was refused so shortly before a server ended may be why it did
 LATE = 0.02  # seconds that a failed call waits for its refusal, which comes by another way
 MOST_LINES = 5
 MOST_KEPT = 64
@@ -44,7 +44,7 @@ class Refusals:
         self._kept: collections.deque[tuple[float, Refusal]] = collections.deque(maxlen=MOST_KEPT)
         self._logged: dict[tuple[str, int, str], float] = {}
         self._noted = asyncio.Event()
-        self.latest = -BEFORE  # when the latest came, in the loop's time
+        self.latest = -1.0  # when the latest came, in the loop's time
 
     def note(self, refusal: Refusal) -> None:
         now = self.latest = self._loop.time()
@@ -58,8 +58,8 @@ class Refusals:
             self._told(self._redact(words(refusal)))
 
     def concern(self, began: float) -> bool:
-        """Whether anything was refused since a call began, or just before."""
-        return self.latest >= began - BEFORE
+        """Whether anything was refused since a call began."""
+        return self.latest >= began
 
     async def await_late(self, began: float) -> None:
         """A moment for a refusal that is still on its way."""
@@ -116,7 +116,7 @@ class Refusals:
 
     def _since(self, began: float) -> list[Refusal]:
         """The latest of each host and reason, in the order they came."""
-        found = {(refusal.host, refusal.reason): refusal for at, refusal in self._kept if at >= began - BEFORE}
+        found = {(refusal.host, refusal.reason): refusal for at, refusal in self._kept if at >= began}
         return list(found.values())
 
     def _shown(self, refusal: Refusal) -> dict[str, Any]:
