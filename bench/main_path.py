@@ -29,7 +29,7 @@ import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from tests.harness.instance import Instance, eventually
+from tests.harness.instance import Instance, eventually, script
 
 SERVER = str(ROOT / "bench" / "server.py")
 CALLS, WARM = 500, 50
@@ -122,7 +122,8 @@ def _listens(port: int) -> bool:
 @contextmanager
 def instance(*flags: str) -> Iterator[Instance]:
     with tempfile.TemporaryDirectory(prefix="rootlink-bench-") as folder:
-        made = Instance(Path(folder) / "home", "--allow-private", "127.0.0.0/8", *flags).up()
+        shown = ("--allow-private", "127.0.0.0/8", "--allow-path", str(ROOT / "bench"))
+        made = Instance(Path(folder) / "home", *shown, *flags).up()
         try:
             yield made
         finally:
@@ -143,7 +144,7 @@ async def calls(made: Instance, http: aiohttp.ClientSession) -> None:
         made.project("POST", "/egress", {"domain": url.split("/")[2]})
         body = {"name": "web", "transport": "http", "endpoint": url}
         assert made.engine("POST", "/mcp-servers", body).status == 201
-        stdio = {"name": "pipe", "transport": "stdio", "command": "python", "args": [SERVER, "stdio"]}
+        stdio = script("pipe", Path(SERVER), "stdio")
         assert made.engine("POST", "/mcp-servers", stdio).status == 201
         client = await Client(http, made.mcp, {"authorization": f"Bearer {made.key}"}).start()
         for kind, name in (("HTTP mount", "web__echo"), ("stdio mount", "pipe__echo")):
@@ -174,8 +175,7 @@ def p99(taken: list[float]) -> float:
 
 async def lists(made: Instance, http: aiohttp.ClientSession) -> None:
     for n in range(10):
-        args = [SERVER, "stdio", "--tools", "51", *(["--hang"] if n == 0 else [])]
-        body = {"name": f"m{n}", "transport": "stdio", "command": "python", "args": args}
+        body = script(f"m{n}", Path(SERVER), "stdio", "--tools", "51", *(["--hang"] if n == 0 else []))
         answer = made.engine("POST", "/mcp-servers", body, ws="lists")
         assert answer.status == 201, answer.body
     client = await Client(http, made.mcp + "/lists", {"authorization": f"Bearer {made.key}"}).start()
@@ -189,7 +189,7 @@ async def changes(made: Instance, http: aiohttp.ClientSession) -> None:
     notices = await client.notices()
     asked, ready = [], []
     for n in range(5):
-        body = {"name": f"n{n}", "transport": "stdio", "command": "python", "args": [SERVER, "stdio"]}
+        body = script(f"n{n}", Path(SERVER), "stdio")
         began = time.perf_counter()
         install = asyncio.ensure_future(asyncio.to_thread(made.engine, "POST", "/mcp-servers", body, ws="changes"))
         while b"tools/list_changed" not in await notices.content.readline():

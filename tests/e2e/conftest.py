@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.instance import Instance, closing
+from tests.harness import standin
+from tests.harness.instance import Instance, closing, doors_work
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +21,15 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
 @pytest.fixture
 def fresh(tmp_path: Path) -> Iterator[Instance]:
     yield from closing(Instance(tmp_path / "home", "--allow-private", "127.0.0.0/8"))
+
+
+@pytest.fixture(scope="session")
+def doors() -> None:
+    """For tests of the kernel tier: they are nothing on a machine that cannot have it."""
+    if not doors_work():
+        pytest.skip("this machine lets its user make no user and network namespaces (Docker's default profile?)")
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> standin.Authority:
+    return standin.Authority(tmp_path_factory.mktemp("authority"))

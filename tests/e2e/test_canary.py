@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import base64
-from pathlib import Path
 from urllib.parse import quote
 
 import psutil
 import pytest
 
-from tests.harness.instance import Instance, eventually
+from tests.harness.instance import SERVERS, Instance, eventually, script
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
-PLAIN = Path(__file__).parents[1] / "fixtures" / "servers" / "plain.py"
-CHILD = {"name": "child", "transport": "stdio", "command": "python", "args": [str(PLAIN)]}
+PLAIN = SERVERS / "plain.py"
+CHILD = script("child", PLAIN)
 DIES = "import os, sys; sys.exit(os.environ['TOKEN'])"
 CANARY = "canary/7f3a9c51+e0b24d68=Zq"
 

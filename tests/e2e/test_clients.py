@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -12,18 +11,18 @@ from mcp import ClientSession
 from mcp.client.sse import sse_client
 
 from tests.harness import node
-from tests.harness.instance import Instance, request
+from tests.harness.instance import SERVERS, Instance, request, script
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
-SERVERS = Path(__file__).parents[1] / "fixtures" / "servers"
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _servers(shared: Instance) -> None:
     """The reference server over stdio and a fast one of ours."""
     node.ready()
-    everything = {"name": "everything", "transport": "stdio", "command": "node", "args": [node.EVERYTHING]}
-    plain = {"name": "plain", "transport": "stdio", "command": sys.executable, "args": [str(SERVERS / "plain.py")]}
+    paths = {"read": [str(node.HOME)]}
+    everything = {"name": "everything", "transport": "stdio", "command": "node", "args": [node.EVERYTHING], "paths": paths}
+    plain = script("plain", SERVERS / "plain.py", command=sys.executable)
     for body in (everything, plain):
         answer = shared.engine("POST", "/mcp-servers", body)
         assert answer.status == 201, answer.body

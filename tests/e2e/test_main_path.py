@@ -10,16 +10,15 @@ import anyio
 import msgspec
 import pytest
 
-from tests.harness.instance import Instance, closing, eventually
+from tests.harness.instance import SERVERS, Instance, closing, eventually, script
 from tests.harness.standin import Seen, StandIn, standin
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
-PLAIN = Path(__file__).parents[1] / "fixtures" / "servers" / "plain.py"
 KEY = "re_canary_5f1e2d3c4b5a69788796a5b4"
 
 
 def custom(name: str, *args: str, **members: Any) -> dict[str, Any]:
-    return {"name": name, "transport": "stdio", "command": "python", "args": [str(PLAIN), *args], **members}
+    return script(name, SERVERS / "plain.py", *args, **members)
 
 
 @pytest.fixture(scope="module")

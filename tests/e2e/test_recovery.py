@@ -11,10 +11,9 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.harness.instance import Answer, Instance, eventually
+from tests.harness.instance import SERVERS, Answer, Instance, eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
-PLAIN = Path(__file__).parents[1] / "fixtures" / "servers" / "plain.py"
 
 
 def program(instance: Instance, name: str) -> psutil.Process:
@@ -26,8 +25,7 @@ def furnished(instance: Instance) -> set[str]:
     """Connect memory, deploy a function, mount a server; the tools there are then."""
     instance.connect("memory")
     instance.engine("PUT", "/functions", {"name": "hello", "code": "async (input) => ({hello: input.name})"})
-    plain = {"name": "plain", "transport": "stdio", "command": "python", "args": [str(PLAIN)]}
-    assert instance.engine("POST", "/mcp-servers", plain).status == 201
+    instance.mount("plain", SERVERS / "plain.py")
     return set(instance.tools())
 
 

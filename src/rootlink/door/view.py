@@ -26,6 +26,7 @@ _ETC = (
     "ssl/certs", "ssl/openssl.cnf", "ssl/cert.pem", "ca-certificates", "ca-certificates.conf", "pki/ca-trust", "pki/tls/certs",
     "pki/tls/cert.pem", "pki/tls/openssl.cnf", "crypto-policies", "alternatives", "fonts", "ld.so.cache", "ld.so.conf",
     "ld.so.conf.d", "localtime", "timezone", "mime.types", "services", "protocols", "magic", "magic.mime",
+    "chromium.d",  # Debian's wrapper reads it, and ends without it
 )  # fmt: skip
 _SIZES = {"/tmp": 1 << 30, "/run": 64 << 20, "/home": 256 << 20, "/root": 256 << 20, "/dev/shm": 512 << 20}  # noqa: S108 (in the view)
 _POLICY_FOLDERS = ("/etc/chromium/policies/managed", "/etc/opt/chrome/policies/managed")

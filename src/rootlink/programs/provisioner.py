@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import sys
+from pathlib import Path
 from typing import Any
 
 from rootlink import catalog
@@ -74,7 +75,9 @@ def operator(settings: Settings) -> Operator:
         private=settings.allow_private,
         resolve=settings.resolve,
         extra_ca=settings.extra_ca,
-        allow_paths=settings.allow_path,
+        allow_paths=tuple(
+            dict.fromkeys(spelled for path in settings.allow_path for spelled in (path, str(Path(path).resolve())))
+        ),
         sandbox=settings.sandbox,
         catalog=shown,
         probe=probe,

@@ -127,7 +127,7 @@ def _allowed_path(value: str) -> str:
     path = Path(value).expanduser().absolute()
     if not path.is_dir():
         raise ValueError(f"must be an existing directory; there is none at {path}")
-    return str(path.resolve())
+    return str(path.resolve() if ".." in path.parts else path)  # as people spell it, links and all
 
 
 def _sandbox(value: Value) -> str:

@@ -82,7 +82,7 @@ async def _child(ground: Ground, filled: MountSpec, folder: Path, secrets: Mappi
     assert filled.command is not None
     if ground.no_stdio:
         raise Forbidden(f"{filled.name} is not started: {ground.no_stdio}")
-    scratch = folder / "tmp"
+    scratch = ground.launch.scratch(folder)
     _make(folder, scratch)
     cwd = specs.directory(filled.cwd, ground.places, folder) if filled.cwd else folder
     read = [specs.directory(path, ground.places, folder) for path in filled.paths.read]
@@ -98,7 +98,7 @@ async def _child(ground: Ground, filled: MountSpec, folder: Path, secrets: Mappi
         cwd=cwd,
         read=read,
         write=[folder, *write],
-        readonly=[*start.readonly, *({Path(bundle) for bundle in trust.values()})],
+        readonly=start.readonly,
         egress=filled.egress,
         token=token,
     )
@@ -108,7 +108,8 @@ async def _child(ground: Ground, filled: MountSpec, folder: Path, secrets: Mappi
 
 def _make(folder: Path, scratch: Path) -> None:
     """A few microseconds, so not worth a thread."""
-    scratch.mkdir(parents=True, exist_ok=True)
+    for one in (folder, scratch):
+        one.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
 
 

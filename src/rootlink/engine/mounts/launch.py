@@ -103,6 +103,10 @@ class Launch(Protocol):
         """It has ended and nothing more is expected of it: its way out is closed. Safe to repeat."""
         ...
 
+    def scratch(self, folder: Path) -> Path:
+        """Where a child puts what it forgets. `folder`: the mount's own."""
+        ...
+
 
 class Contained:
     form = "contained"
@@ -127,6 +131,9 @@ class Contained:
 
     def release(self, pid: int) -> None:
         pass
+
+    def scratch(self, folder: Path) -> Path:
+        return folder / "tmp"
 
     def works(self) -> bool:
         """Whether this machine lets us have user and pid namespaces."""
@@ -176,6 +183,9 @@ class Plain:
     def release(self, pid: int) -> None:
         pass
 
+    def scratch(self, folder: Path) -> Path:
+        return folder / "tmp"
+
 
 class Kept:
     """By the keeper, behind a door that the gate is told of."""
@@ -212,6 +222,9 @@ class Kept:
 
     def release(self, pid: int) -> None:
         self._doors.shut(pid)
+
+    def scratch(self, folder: Path) -> Path:
+        return Path("/tmp")  # noqa: S108 (its own; a short path, for a unix socket's has 108 bytes at most)
 
     def _order(self, wish: Wish) -> Order:
         return Order(
@@ -266,6 +279,9 @@ class Proxied:
         number = self._open.pop(pid, None)
         if number is not None:
             self._doors.shut(number)
+
+    def scratch(self, folder: Path) -> Path:
+        return self._inner.scratch(folder)
 
 
 @functools.cache
