@@ -47,6 +47,7 @@ format: install-test
 bench: install-test
 	@$(BIN)/python bench/main_path.py
 	@$(BIN)/python bench/functions.py
+	@$(BIN)/python bench/gate.py
 
 demo: install-test
 	@$(BIN)/python demo/main_path.py

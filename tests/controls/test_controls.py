@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from tests.controls.environment import inherited
 ROOT = Path(__file__).resolve().parents[2]
 COPIED = ("src", "tests", "requirements", "pyproject.toml")
 ENGINES_LIST = ("src/rootlink/programs/settings.py", '["PATH", "HOME",', '["PATH", "PYTHONPATH", "HOME",')
+DOORS_LIST = ("src/rootlink/provisioner/launch/behind.py", '("PATH", "HOME",', '("PATH", "PYTHONPATH", "HOME",')
 PATIENCE = 120  # seconds for one control
 HUNG = 15  # seconds after which a test that says nothing of its time has failed
 
@@ -253,6 +255,134 @@ CONTROLS = [
         "\nanyio>=",
         "A lock leaves the version of a package open.",
     ),
+    Control(
+        "tests/e2e/test_gate_hostile.py::test_nothing_gets_out_and_what_was_refused_is_on_record",
+        "src/rootlink/egress/addresses.py",
+        "return next((words for block, words in _TABLE_V4 if parsed in block), None)",
+        "return None",
+        "The gate has no table of addresses: an allowed name or address may be anybody's.",
+    ),
+    Control(
+        "tests/door/test_seccomp.py::test_only_plain_sockets_can_be_made",
+        "src/rootlink/door/seccomp.py",
+        "*_only(architecture.socket, _sockets()),",
+        "",
+        "A door without the filter's rule about sockets.",
+    ),
+    Control(
+        "tests/door/test_seccomp.py::test_every_refused_call_answers_eperm",
+        "src/rootlink/door/seccomp.py",
+        "    for number in architecture.refused.values():",
+        "    for number in ():",
+        "A door without the filter's list of calls.",
+    ),
+    Control(
+        "tests/door/test_seccomp.py::test_namespaces_can_t_be_made_by_unshare_or_clone",
+        "src/rootlink/door/seccomp.py",
+        "(_ANY_BIT, 0, 1, _NAMESPACES), _fail(errno.EPERM), _PASS]),",
+        "(_ANY_BIT, 0, 1, 0), _fail(errno.EPERM), _PASS]),",
+        "A door in which clone may make namespaces.",
+    ),
+    Control(
+        "tests/door/test_view.py::test_only_granted_folders_are_there_readable_or_writable_and_no_other_command_s",
+        "src/rootlink/door/view.py",
+        """argv += ["--perms", "1777" if at in ("/tmp", "/dev/shm") else "0755", "--size", str(size), "--tmpfs", at]""",
+        """argv += ["--bind", at, at] if not first else ["--size", str(size), "--tmpfs", at]""",
+        "A door shows the machine's /tmp, /run and homes.",
+    ),
+    Control(
+        "tests/door/test_view.py::test_a_link_that_flips_never_shows_what_is_outside",
+        "src/rootlink/door/paths.py",
+        """            if not self._may(path, actual, write=write):
+                raise Refused("forbidden", _words(path, actual, write=write))
+""",
+        "",
+        "What is shown is judged by its name, not by where it leads.",
+    ),
+    Control(
+        "tests/door/test_view.py::test_host_processes_can_t_be_seen_or_signalled",
+        "src/rootlink/door/view.py",
+        '*("--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys", "--dev", "/dev"),',
+        '*("--ro-bind", "/proc", "/proc", "--dev", "/dev"),',
+        "A door shows the machine's processes.",
+    ),
+    Control(
+        "tests/door/test_view.py::test_nothing_is_inherited_but_standard_input_output_and_error",
+        "src/rootlink/door/spawn.py",
+        "    for fd in start.keep:",
+        "    for fd in [*start.keep, say.fileno()]:",
+        "A door's command inherits a socket of the keeper's.",
+    ),
+    Control(
+        "tests/door/test_life.py::test_kill_ends_grandchildren_in_sessions_of_their_own",
+        "src/rootlink/door/view.py",
+        '"--unshare-user", "--unshare-pid", ',
+        '"--unshare-user", *(["--unshare-pid"] if first else []), ',
+        "A mount's door has no pid namespace of its own.",
+    ),
+    Control(
+        "tests/gate/test_gate.py::test_an_engine_cannot_widen_what_its_project_may",
+        "src/rootlink/egress/policy.py",
+        "        if not _covering(self.allow, host):\n",
+        "        if not _covering(self.allow if scope is None else scope, host):\n",
+        "A door's own hosts open what its project does not allow.",
+    ),
+    Control(
+        "tests/gate/test_gate.py::test_a_private_address_is_refused_though_its_rule_is_there",
+        "src/rootlink/egress/addresses.py",
+        "return next((words for block, words in _TABLE_V4 if parsed in block), None)",
+        "return None",
+        "The gate has no table of addresses.",
+    ),
+    Control(
+        "tests/gate/test_gate.py::test_any_other_name_does_not_exist_and_is_recorded_once_for_both_kinds_of_address",
+        "src/rootlink/gate/door.py",
+        "decision = self.policy.decide_name(question.name, self._scope)",
+        "decision = Decision('allowed', 'in_allowlist', question.name, 0)",
+        "Every name has an address.",
+    ),
+    Control(
+        "tests/gate/test_bypass_forms.py::test_nothing_forbidden_arrives_for",
+        "src/rootlink/gate/http1.py",
+        "    if asked != host or asked_port not in (None, port):",
+        "    if asked_port not in (None, port):",
+        "A request's Host may be any.",
+    ),
+    Control(
+        "tests/gate/test_gate.py::test_a_door_for_packages_reaches_registries_alone",
+        "src/rootlink/gate/door.py",
+        "return self._ground.packages if self._packages else self._ground.policy",
+        "return self._ground.packages",
+        "Every door may reach the registries.",
+    ),
+    Control(
+        "tests/e2e/test_gate_projects.py::test_the_other_s_files_and_state_are_not_there",
+        "src/rootlink/door/view.py",
+        """argv += ["--perms", "1777" if at in ("/tmp", "/dev/shm") else "0755", "--size", str(size), "--tmpfs", at]""",
+        """argv += ["--bind", at, at] if not first else ["--size", str(size), "--tmpfs", at]""",
+        "A door shows the machine's /tmp, /run and homes.",
+    ),
+    Control(
+        "tests/e2e/test_gate_projects.py::test_the_other_s_engine_and_sockets_are_not_there",
+        "src/rootlink/door/view.py",
+        """argv += ["--perms", "1777" if at in ("/tmp", "/dev/shm") else "0755", "--size", str(size), "--tmpfs", at]""",
+        """argv += ["--bind", at, at] if not first else ["--size", str(size), "--tmpfs", at]""",
+        "A door shows the machine's /tmp, /run and homes.",
+    ),
+    Control(
+        "tests/e2e/test_gate_live.py::test_a_host_taken_off_the_list_is_cut_and_refused_and_the_others_go_on",
+        "src/rootlink/gate/door.py",
+        "decision = self._still(tunnel) if tunnel.decided else None",
+        "decision = None",
+        "A change of the list is for new connections alone.",
+    ),
+    Control(
+        "tests/mounts/test_refusals.py::test_stdio_mounts_that_are_refused_fail_at_once_with_the_reason_and_are_not_tried_again",
+        "src/rootlink/engine/mounts/dial.py",
+        "    if ground.no_stdio:",
+        "    if not ground:",
+        "Where there are no doors, stdio servers run without.",
+    ),
 ]
 EVERY = {control.test.rpartition("/")[2]: control for control in CONTROLS}
 
@@ -275,6 +405,9 @@ def copy(tmp_path: Path) -> Path:
     (to / ".tests").symlink_to(ROOT / ".tests")
     (to / "rootlink").symlink_to(to / "src" / "rootlink")  # for `python -m rootlink` without PYTHONPATH: it looks here first
     replace(to, *ENGINES_LIST)
+    replace(to, *DOORS_LIST)
+    # V8's zygote is started isolated, so it comes from where the package is installed: an engine of the copy must see that too
+    replace(to, DOORS_LIST[0], "folders = [sys.prefix,", f"folders = [{str(ROOT / 'src')!r}, sys.prefix,")
     return to
 
 
@@ -295,8 +428,9 @@ def run(copy: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def outcome(copy: Path, *tests: str) -> subprocess.CompletedProcess[str]:
-    quiet = ("-p", "no:cacheprovider", f"--basetemp={copy.parent / 'tests'}", f"--timeout={HUNG}")
-    return run(copy, "-m", "pytest", "-x", "--tb=short", *quiet, *tests)
+    with tempfile.TemporaryDirectory(prefix="rl") as short:  # the name of a unix socket has 108 bytes
+        quiet = ("-p", "no:cacheprovider", f"--basetemp={short}/tests", f"--timeout={HUNG}")
+        return run(copy, "-m", "pytest", "-x", "--tb=short", *quiet, *tests)
 
 
 def test_a_control_imports_the_copy(copy: Path) -> None:

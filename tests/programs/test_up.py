@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import json
 import os
 import shutil
@@ -367,7 +368,33 @@ def test_a_child_that_can_not_be_started_again_is_tried_again(tmp_path: Path, mo
         now[0] += 0.5
     monkeypatch.undo()
     child.stop(0.5)
-    assert tries == [0.0, 0.5, 1.5, 3.5]
+    assert tries == [0.0, 0.5, 1.0, 1.5]
+
+
+def test_a_child_that_is_killed_again_and_again_is_never_away_for_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings.load({"home": str(tmp_path)}, {})
+    settings.prepare()
+    now, away = [1000.0], list[float]()
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    child = up.Child("nothing", settings)
+
+    def start() -> None:
+        child._since = now[0]
+        child.process = subprocess.Popen(["sleep", "300"])
+
+    monkeypatch.setattr(child, "start", start)
+    start()
+    for _ in range(8):
+        assert child.process is not None
+        child.process.kill()
+        child.process.wait()
+        now[0] += 1.0
+        away.append(child.look() or 0.0)
+        now[0] += away[-1]
+        assert child.look() is None
+    monkeypatch.undo()
+    child.stop(0.5)
+    assert away[0] == 0.0 and max(away) <= 2.0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -409,10 +436,12 @@ def test_a_child_that_keeps_ending_is_started_less_and_less_often(tmp_path: Path
 
     monkeypatch.setattr(child, "start", start)
     start()
-    while now[0] < 1090.0:
+    while now[0] < 1110.0:
         child.look()
         now[0] += 0.5
-    assert starts == [0.0, 0.0, 1.5, 4.0, 8.5, 17.0, 33.5, 64.0]
+    gaps = [later - before for before, later in itertools.pairwise(starts)]
+    assert gaps[0] == 0.0 and gaps == sorted(gaps) and gaps[-1] >= 30.0
+    assert len(starts) == 14
 
 
 def test_the_probe_makes_do_with_anything() -> None:

@@ -53,6 +53,7 @@ class Engine:
         self.secrets, self.policy = dict(CONFIG.secrets), CONFIG.policy
         self.last, self.stopping, self.stopped = time.monotonic(), False, asyncio.Event()
         self.decisions: list[dict[str, Any]] = []
+        self.applying: dict[str, asyncio.Event] = {}  # installs that hang until they are set
         try:
             self.held = msgspec.json.decode((STATE / "state.json").read_bytes(), type=dict[str, Actual])
         except OSError:
@@ -114,6 +115,8 @@ class Engine:
                 return 200, [msgspec.to_builtins(one) for one in self.held.values()]
             case "DELETE", _ if path.startswith("/internal/connections/"):
                 note("delete", path.rsplit("/", 1)[1])
+                if (under_way := self.applying.get(path.rsplit("/", 1)[1])) is not None:
+                    under_way.set()
                 removed = self.held.pop(path.rsplit("/", 1)[1], None) is not None
                 self.save()
                 if knob("remove") == "hold":
@@ -147,7 +150,11 @@ class Engine:
             os.kill(os.getpid(), signal.SIGKILL)
         if how == "hold":
             await released()
-        if how == "fail":
+        if how == "hang":
+            taken_away = self.applying[desired.id] = asyncio.Event()
+            await taken_away.wait()
+            await tell({"failed": {"code": "not_found", "message": "it was taken away"}})
+        elif how == "fail":
             await tell({"step": {"step": "install", "state": "failed", "detail": "no such package"}})
             await tell({"failed": {"code": "upstream_failed", "message": "no such package"}})
         else:

@@ -220,3 +220,17 @@ async def test_connecting_and_disconnecting_at_once_ends_in_a_legal_state(stage:
             await one.reconciler.remove(row.id)
             assert told(await connecting)[-1] in ("done", "failed conflict", "failed not_found")
             assert stage.store.connections.all() == [] and stage.held(project) == []
+
+
+@pytest.mark.parametrize("begun", [True, False])
+async def test_an_install_that_hangs_ends_when_its_connection_is_removed(stage: Stage, provisioner: Opens, begun: bool) -> None:
+    project = stage.project()
+    stage.knobs(project, install="hang")
+    row = stage.connect(project, token="t0ken-value")
+    async with provisioner() as one, asyncio.timeout(10):
+        install = one.reconciler.install(row.id)
+        if begun:
+            await until(lambda: install.events, "the engine has begun")
+        await one.reconciler.remove(row.id)
+        assert told([event async for event in install.story()])[-1] == "failed not_found"
+        assert stage.store.connections.all() == [] and stage.store.secrets.list(project) == [] and stage.held(project) == []

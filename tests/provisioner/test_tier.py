@@ -74,6 +74,31 @@ async def test_a_host_that_was_removed_is_cut_before_the_engine_hears_of_it(stag
         await until(lambda: project in gate.served and gate.served[project].policy.allow == [], "the gate has it all the same")
 
 
+async def test_a_refresh_that_an_engines_restart_overtook_does_not_bring_back_the_old_key(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = stage.project()
+    async with FakeGate().at(stage.layout.gate) as gate, engines(stage) as one:
+        await one.ensure(project)
+        reading, go_on, read = asyncio.Event(), asyncio.Event(), one._environment
+
+        async def slow(of: str) -> Any:
+            monkeypatch.setattr(one, "_environment", read)
+            reading.set()
+            await go_on.wait()
+            return await read(of)
+
+        monkeypatch.setattr(one, "_environment", slow)
+        refreshing = asyncio.create_task(one.refresh(project))
+        await reading.wait()
+        await one.restart(project)
+        key = (await one.ensure(project)).key
+        go_on.set()
+        assert await refreshing == []
+        await one.traffic()  # whatever was sent before has been heard
+        assert gate.served[project].key == key
+
+
 async def test_an_adopted_engine_is_served_with_the_key_it_has(stage: Stage) -> None:
     project = stage.project()
     async with engines(stage, leave=True) as one:

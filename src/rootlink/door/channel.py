@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 import structlog
 
-from rootlink.door import frames
+from rootlink.door import foreign, frames
 
 log = structlog.get_logger(__name__)
 Heard = TypeVar("Heard")
@@ -24,15 +24,25 @@ class Channel(Generic[Heard]):
 
     `heard(message, fds)` is called for each message, in order; the descriptors are its to close. `closed()` is called once, when
     the other side has ended, broke the rules, or does not read what it is sent; not for our own `close()`.
+
+    `most`, `most_fds`: of a message that is heard, until `trust()`.
     """
 
     def __init__(
-        self, sock: socket.socket, shape: Any, heard: Callable[[Heard, list[int]], None], closed: Callable[[], None]
+        self,
+        sock: socket.socket,
+        shape: Any,
+        heard: Callable[[Heard, list[int]], None],
+        closed: Callable[[], None],
+        *,
+        most: int = frames.MAX_FRAME,
+        most_fds: int = frames.MAX_FDS,
     ) -> None:
         sock.setblocking(False)
         self._sock, self._heard, self._closed = sock, heard, closed
         self._decoder: msgspec.json.Decoder[Heard] = msgspec.json.Decoder(shape)
-        self._unpacker = frames.Unpacker()
+        self._unpacker = frames.Unpacker(foreign.close)
+        self._unpacker.most, self._unpacker.most_fds = most, most_fds
         self._waiting: deque[tuple[memoryview, list[int]]] = deque()
         self._backlog = 0
         self._open = True
@@ -57,13 +67,17 @@ class Channel(Generic[Heard]):
             log.warning("channel does not read", backlog=self._backlog)
             self._end()
 
+    def trust(self) -> None:
+        """From here on the other side may say all there is to say."""
+        self._unpacker.most, self._unpacker.most_fds = frames.MAX_FRAME, frames.MAX_FDS
+
     def close(self) -> None:
         if not self._open:
             return
         self._open = False
         self._loop.remove_reader(self._sock)
         self._loop.remove_writer(self._sock)
-        self._sock.close()
+        foreign.close([self._sock.detach()])  # descriptors may be on their way in it
         self._unpacker.close()
         for _, fds in self._waiting:
             _close(fds)
@@ -96,12 +110,12 @@ class Channel(Generic[Heard]):
 
     def _take(self, payload: bytes, fds: list[int]) -> None:
         if not self._open:
-            _close(fds)
+            foreign.close(fds)
             return
         try:
             message = self._decoder.decode(payload)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            _close(fds)
+            foreign.close(fds)
             log.warning("channel broken", why="a message that can't be read")
             self._end()
             return

@@ -6,6 +6,9 @@
 
 Found by following links and `#!` lines hop by hop. A whole prefix is never shown (`~/.local` is one, and has more in it than
 programs): its `bin` and `lib` are, when it looks like Python's or Node's. Everything is read-only.
+
+All of it is a guess from paths, whose links an engine may change between two looks: who shows what is named here opens it
+without a link, and looks again (`doors.py: _needed`).
 """
 
 # ruff: noqa: PTH112, PTH113, PTH114, PTH115, PTH116, PTH118, PTH119, PTH120, PTH208

@@ -250,6 +250,7 @@ class Doors:
             around, fds = self._view.argv(
                 [*places, *shown],
                 links,
+                env=env,
                 home=home if home.isprintable() and ":" not in home else "/tmp",  # noqa: S108
                 cwd=cwd,
                 seccomp=self._filter,
@@ -257,7 +258,8 @@ class Doors:
                 first=first,
             )
             keeping = [*keep, told, *fds, *(place.fd for place in [*places, *shown])]
-            start = spawn.Start([*around, command.path, *argv[1:]], env, ports, stdio, keeping)
+            room = sum(len(name) + len(value) + 2 for name, value in env.items()) + 8 * len(env)
+            start = spawn.Start([*around, command.path, *argv[1:]], room, ports, stdio, keeping)
             pid, saying = spawn.door(start)
         except BaseException:
             if info >= 0:
@@ -504,8 +506,9 @@ def _child_of(pid: int, parents: tuple[int, int]) -> int | None:
 
 
 def _needed(command: Command, granted: list[str]) -> tuple[list[paths.Place], dict[str, str]]:
-    """What is not visible anyway, each opened and judged. What moved meanwhile is left out, and the command says so itself.
-    Raises OSError when there is no room."""
+    """What is not visible anyway, each opened and judged: `command` only looked at paths, and an engine can change a link between
+    two looks. What is no program or folder of one is left out, and the command says so itself. Raises OSError when there is no
+    room."""
 
     def hidden(at: str, among: list[str]) -> bool:
         return not any(paths.within(at, other) for other in among)
@@ -514,10 +517,12 @@ def _needed(command: Command, granted: list[str]) -> tuple[list[paths.Place], di
     shown: list[paths.Place] = []
     try:
         for at, path in sorted(wanted.items(), key=lambda item: item[0].count("/")):
-            if hidden(at, [*granted, *(place.at for place in shown)]):
+            if hidden(at, [*granted, *(place.at for place in shown)]) and not paths.is_fresh(at):
                 place = paths.exactly(path, at)
                 if place is not None:
                     shown.append(place)
+                    if not (paths.is_folder if at in command.folders else paths.is_program)(place.fd):
+                        os.close(shown.pop().fd)
     except OSError:
         _close(shown)
         raise

@@ -9,12 +9,13 @@ import array
 import os
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 HEAD = struct.Struct(">IB")
 MAX_FRAME = 4 << 20
 MAX_FDS = 64
-_ROOM = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
+_MOST_AT_ONCE = 253  # SCM_MAX_FD: none is ever dropped by the kernel for want of room here
+_ROOM = socket.CMSG_SPACE(_MOST_AT_ONCE * array.array("i").itemsize)
 
 
 class Broken(Exception):
@@ -45,21 +46,32 @@ def receive(sock: socket.socket, size: int = 65536) -> tuple[bytes, list[int]]:
     return data, list(fds)
 
 
-class Unpacker:
-    """Bytes and descriptors in, whole frames out. Whoever takes a frame owns its descriptors."""
+def close_all(fds: Sequence[int]) -> None:
+    for fd in fds:
+        os.close(fd)
 
-    def __init__(self) -> None:
+
+class Unpacker:
+    """Bytes and descriptors in, whole frames out. Whoever takes a frame owns its descriptors; `shut` closes those nobody took.
+    `most`, `most_fds`: of one frame; they may be changed at any time."""
+
+    def __init__(self, shut: Callable[[list[int]], None] = close_all) -> None:
+        self._shut = shut
         self._held = bytearray()
         self._fds: list[int] = []
+        self.most, self.most_fds = MAX_FRAME, MAX_FDS
 
     def feed(self, data: bytes, fds: Sequence[int]) -> list[tuple[bytes, list[int]]]:
         """Raises Broken, with every descriptor that was not handed over closed."""
         self._held += data
         self._fds += fds
+        if len(self._fds) > max(4 * self.most_fds, _MOST_AT_ONCE * (self.most_fds > 0)):
+            self.close()
+            raise Broken("more descriptors came than frames")
         frames = []
         while len(self._held) >= HEAD.size:
             length, count = HEAD.unpack_from(self._held)
-            if length > MAX_FRAME or count > MAX_FDS or len(self._fds) > 4 * MAX_FDS:
+            if length > self.most or count > self.most_fds:
                 self.close()
                 raise Broken("a frame is longer than is allowed, or carries too much")
             end = HEAD.size + length
@@ -74,5 +86,4 @@ class Unpacker:
 
     def close(self) -> None:
         held, self._fds = self._fds, []
-        for fd in held:
-            os.close(fd)
+        self._shut(held)

@@ -53,6 +53,8 @@ class Roots:
             if not self._may(path, actual, write=write):
                 raise Refused("forbidden", _words(path, actual, write=write))
             _sensible(actual)
+            if is_fresh(path):
+                raise Refused("forbidden", f"{path} can't be shown there: every door has a folder of its own in that place")
         except BaseException:
             os.close(fd)
             raise
@@ -113,6 +115,15 @@ def led_to(fd: int) -> str:
     return os.readlink(f"/proc/self/fd/{fd}")
 
 
+def is_folder(fd: int) -> bool:
+    return stat.S_ISDIR(os.stat(fd).st_mode)
+
+
+def is_program(fd: int) -> bool:
+    """Of what is open, not of what a path says a moment later."""
+    return stat.S_ISREG(os.stat(fd).st_mode) and os.access(f"/proc/self/fd/{fd}", os.X_OK)
+
+
 def within(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip("/") + "/")
 
@@ -120,6 +131,11 @@ def within(path: str, folder: str) -> bool:
 def is_system(path: str) -> bool:
     """Whether every door shows it anyway."""
     return any(within(path, folder) for folder in SYSTEM)
+
+
+def is_fresh(path: str) -> bool:
+    """Whether it lies where every door has something of its own, whose links lead elsewhere than the machine's."""
+    return any(within(path, folder) for folder in _NEVER[:3])
 
 
 def _absolute(path: object) -> None:

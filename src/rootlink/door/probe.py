@@ -94,9 +94,11 @@ def _try(bwrap: str) -> str | None:
     info = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
     quiet = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     heard, words = os.pipe2(os.O_CLOEXEC)
-    around, fds = View(bwrap, None).argv(places, {}, home="/tmp", cwd="/tmp", seccomp=seccomp.this_machine(), info=info)  # noqa: S108
+    home = "/tmp"  # noqa: S108 (in the view)
+    filtered = seccomp.this_machine()
+    around, fds = View(bwrap, None).argv(places, {}, env={}, home=home, cwd=home, seccomp=filtered, info=info)
     keep = [info, *fds, *(place.fd for place in places)]
-    pid, saying = spawn.door(spawn.Start([*around, command.path, "-I", "-S", "-c", "pass"], {}, [], (quiet, quiet, words), keep))
+    pid, saying = spawn.door(spawn.Start([*around, command.path, "-I", "-S", "-c", "pass"], 0, [], (quiet, quiet, words), keep))
     os.close(words)
     made = _made(saying)
     if isinstance(made, str):

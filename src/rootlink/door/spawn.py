@@ -6,7 +6,7 @@ What the child says to the keeper, in one frame, before its end of the socket cl
     {"code": …, "message": …}    it came to nothing
 
 Traps
-- The environment goes to bubblewrap itself: by `--setenv` it would be in its argv, and pid 1 of the door would show ours.
+- Nothing of the command's may reach bubblewrap before it is inside, its environment least of all (`view.py`).
 - Whatever is not in `keep` has close-on-exec: Python's own descriptors do, and the keeper closed what it inherited.
 - Python ignores SIGPIPE and SIGXFSZ, and a child would go on to.
 """
@@ -27,13 +27,17 @@ from rootlink.door import frames, kernel, namespaces, paths
 
 MAX_FILES = 65536
 MAX_TASKS = 4096
+_MOST_TEXT = 6 << 20  # three quarters of the kernel's _STK_LIM (fs/exec.c)
+_SPARE_TEXT = 8192  # the program's own path, and what bubblewrap adds
+_POINTER = 9  # bytes, with the text's end
 
 
 class Start(NamedTuple):
-    """`argv`: bubblewrap's, with the command behind. `stdio`: three descriptors. `keep`: others the program is to have."""
+    """`argv`: bubblewrap's, with the command behind. `room`: bytes that the command gets besides, for its environment.
+    `stdio`: three descriptors. `keep`: others the program is to have."""
 
     argv: list[str]
-    env: dict[str, str]
+    room: int
     ports: list[int]
     stdio: Sequence[int]
     keep: Sequence[int]
@@ -108,6 +112,8 @@ def _child(work: Callable[[socket.socket], None], say: socket.socket, keeper: in
 
 def _become(start: Start, say: socket.socket) -> None:
     keeper = os.getppid()
+    if start.room + sum(len(os.fsencode(text)) + _POINTER for text in start.argv) > _most_text():
+        raise OSError(errno.E2BIG, os.strerror(errno.E2BIG))
     namespaces.enter()
     kernel.die_with_parent(keeper)
     namespaces.furnish()
@@ -121,7 +127,13 @@ def _become(start: Start, say: socket.socket) -> None:
         os.dup2(fd, at)
     for fd in start.keep:
         os.set_inheritable(fd, True)
-    os.execve(start.argv[0], start.argv, start.env)
+    os.execve(start.argv[0], start.argv, {})
+
+
+def _most_text() -> int:
+    """Bytes of arguments and environment, with their pointers, that the kernel lets a program start with."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_STACK)
+    return (_MOST_TEXT if soft == resource.RLIM_INFINITY else min(soft // 4, _MOST_TEXT)) - _SPARE_TEXT
 
 
 def _hand_out(say: socket.socket, made: namespaces.Made, own: Sequence[int]) -> None:

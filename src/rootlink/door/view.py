@@ -2,6 +2,9 @@
 fresh `/proc`, `/dev`, `/tmp`; then what this one was granted, each by descriptor. Everything else is not there.
 
 Traps
+- bubblewrap begins outside, where everything of the user's can be read, so the command's environment must not be its own: an
+  LD_PRELOAD in there would run before there is any view. It gets an empty one, and sets the command's.
+- Its arguments are read from a descriptor: a command line can be read by anybody on the machine, and pid 1's behind the door.
 - bubblewrap reads a descriptor's content from its offset: one memory file serves one spawn.
 - Later arguments cover earlier ones: parents come before what lies in them.
 - `/etc/ssl` and `/etc/pki` hold private keys too: only what is public in them is shown.
@@ -20,6 +23,7 @@ import os
 from collections.abc import Iterable, Sequence
 
 from rootlink.door import paths
+from rootlink.door.refused import Refused
 
 HOSTNAME = "door"
 _ETC = (
@@ -39,6 +43,8 @@ _POLICY = {
 _RESOLV = "nameserver 127.0.0.1\noptions timeout:5 attempts:2\n"
 _HOSTS = f"127.0.0.1 localhost {HOSTNAME}\n::1 localhost ip6-localhost ip6-loopback\n"
 _NSSWITCH = "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nservices: files\nprotocols: files\n"
+_MOST_ARGUMENTS = 9000  # bubblewrap's own limit
+_LONGEST_TEXT = 32 * 4096  # MAX_ARG_STRLEN: the kernel's, of one argument or variable
 _BEGIN, _END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
 
 
@@ -57,20 +63,26 @@ class View:
         places: Iterable[paths.Place],
         links: dict[str, str],
         *,
+        env: dict[str, str],
         home: str,
         cwd: str,
         seccomp: bytes,
         info: int,
         first: bool = False,
     ) -> tuple[list[str], list[int]]:
-        """Up to and with `--`, and the descriptors in it that were opened here: the caller's to close, unlike `places`.
-        Raises OSError.
+        """Up to and with `--`, and the descriptors of it that were opened here: the caller's to close, unlike `places`.
+        Raises OSError; Refused for an environment that no command can be given.
 
-        `home`: as passwd says it. `info`: where bubblewrap writes its pid 1. `first`: the engine, which is pid 1 itself.
+        `env`: the command's. `home`: as passwd says it. `info`: where bubblewrap writes its pid 1. `first`: the engine, which is
+        pid 1 itself.
         """
         fds: list[int] = []
         try:
-            return self._argv(places, links, home, cwd, seccomp, info, first, fds), fds
+            arguments = [*_environment(env), *self._argv(places, links, home, cwd, seccomp, info, first, fds)]
+            if len(arguments) > _MOST_ARGUMENTS:
+                raise Refused("invalid", "the command's environment and paths are more than bubblewrap takes: name fewer")
+            fds.append(_memory(b"".join(os.fsencode(text) + b"\0" for text in arguments)))
+            return [self._bwrap, "--args", str(fds[-1]), "--"], fds
         except BaseException:
             for fd in fds:
                 os.close(fd)
@@ -92,7 +104,6 @@ class View:
             return str(fds[-1])
 
         argv = [
-            self._bwrap,
             *("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
             *("--hostname", HOSTNAME, "--die-with-parent", "--new-session", "--cap-drop", "ALL"),
             *(["--as-pid-1"] if first else []),
@@ -114,7 +125,7 @@ class View:
         argv += _binds(places)
         for at, target in links.items():
             argv += ["--symlink", target, at]
-        return [*argv, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", cwd, "--"]
+        return [*argv, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", cwd]
 
     def _bundle(self) -> paths.Place | None:
         """Only the file itself: a link in its place could show any file of this user's."""
@@ -167,6 +178,13 @@ def _accounts(home: str) -> dict[str, str]:
         "/etc/hosts": _HOSTS,
         "/etc/nsswitch.conf": _NSSWITCH,
     }
+
+
+def _environment(env: dict[str, str]) -> list[str]:
+    """Raises Refused: the kernel would not start a command with it."""
+    if any(len(os.fsencode(name)) + len(os.fsencode(value)) + 2 > _LONGEST_TEXT for name, value in env.items()):
+        raise Refused("upstream_failed", "the command's arguments and environment are longer than the system allows")
+    return [word for name, value in env.items() for word in ("--setenv", name, value)]
 
 
 def _binds(places: Iterable[paths.Place]) -> list[str]:

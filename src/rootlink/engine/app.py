@@ -43,7 +43,7 @@ from rootlink.engine.packages.store import Packages
 from rootlink.engine.rest import Json, Rest
 from rootlink.engine.state import State
 from rootlink.engine.trust import Trust
-from rootlink.errors import Internal, Invalid, NotFound, Unauthorized, Unavailable, envelope
+from rootlink.errors import Internal, Invalid, NotFound, Unauthorized, Unavailable, UpstreamFailed, envelope
 from rootlink.redaction import Redactor
 from rootlink.wire.engine import ENGINE_HEADER, KEY_HEADER, EngineConfig, Environment
 from rootlink.wire.gate import Listener
@@ -180,6 +180,10 @@ class Engine:
 
         try:
             await (self.mcp if path == "/mcp" or path.startswith("/mcp/") else self._router)(scope, receive, watched)
+        except asyncio.CancelledError:  # by the server, whose patience with what is in flight is over
+            if started or not self.lease.stopping:
+                raise
+            await Json(envelope(UpstreamFailed("The engine was stopped while it worked on this")), 502)(scope, receive, send)
         except Exception:
             log.exception("request broke", path=path)
             if not started:

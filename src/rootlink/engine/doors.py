@@ -35,7 +35,7 @@ from rootlink.wire.gate import Answer, Ask, Close, Hello, Listen, Listener, Name
 log = structlog.get_logger(__name__)
 
 OWN = 0  # the door the engine itself is behind
-FIRST_PAUSE, LONGEST_PAUSE = 0.02, 1.0  # seconds between attempts to find the gate
+FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.25  # seconds between attempts to find the gate
 GATE_SECS = 10.0  # that a question waits for a gate which is just being started
 MOST_ASKED = 500  # questions at once; a gate cuts off who asks twice as many
 MOST_PORTS = 200  # of one door, besides 443 and 80

@@ -8,7 +8,7 @@ a crash in between leaves nothing that was not asked for, and the reconciler rep
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Literal
 
 import msgspec
@@ -61,6 +61,7 @@ class Installer:
         self._mounts, self._functions, self._state, self._changes = mounts, functions, state, changes
         self._redact = redact
         self._turn = asyncio.Lock()  # of connections: two wishes of one connection must not meet half way
+        self._mounting: dict[str, asyncio.Task[Mount]] = {}  # connection → its mount that is being installed
 
     # servers a person or an AI installs
 
@@ -170,7 +171,7 @@ class Installer:
             await self._release(desired.id, forget=False)  # it comes back changed: what its server kept stays
         if desired.mount is not None:
             row = ConnectionRow(desired.id, desired.ws, desired.name, "mount", wanted)
-            mount = await self._mount(desired.ws, desired.mount, row, progress)
+            mount = await self._breakable(desired.id, self._mount(desired.ws, desired.mount, row, progress))
             self._changes.publish(desired.ws, kinds_of(mount))
         elif desired.function is not None:
             row = ConnectionRow(desired.id, desired.ws, desired.name, "function", wanted)
@@ -183,8 +184,24 @@ class Installer:
             raise Invalid("a connection wants a mount or a function")
         return self._actual(row)
 
+    async def _breakable(self, id: str, work: Coroutine[Any, Any, Mount]) -> Mount:
+        """What `work` comes to. Raises NotFound when the connection is taken away meanwhile."""
+        task = self._mounting[id] = asyncio.get_running_loop().create_task(work)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            current = asyncio.current_task()
+            if current is not None and current.cancelling():
+                raise
+            raise NotFound("the connection was taken away while it was being installed") from None
+        finally:
+            del self._mounting[id]
+
     async def release(self, id: str) -> bool:
-        """Undo what a connection had here, and what its server kept; False when there was nothing."""
+        """Undo what a connection had here, and what its server kept; False when there was nothing. An install of it that is
+        under way ends: one that hangs must not keep everybody waiting."""
+        if id in self._mounting:
+            self._mounting[id].cancel()
         async with self._turn:
             return await self._release(id, forget=True)
 

@@ -7,6 +7,8 @@ Rules
 - A project that nobody told the gate of is not served. What is served goes on when the provisioner goes away.
 - An engine's connection is its doors' life. It proves itself with the key of its spawn, known from the provisioner.
 - Whoever connects must be this user (SO_PEERCRED); the control socket is in no engine's view.
+- An engine may be anybody by now: what it says and what it hands over holds up and uses up what is its own. One that breaks the
+  rules is cut off, and after `MOST_BREAKS` times not listened to any more: only another spawn has another key.
 - There is no state on disk: a gate that ends is handed everything again, by those who know it.
 """
 
@@ -23,11 +25,13 @@ from pathlib import Path
 
 import structlog
 
+from rootlink.door import foreign
 from rootlink.door.channel import Channel
 from rootlink.egress.policy import Policy
 from rootlink.errors import Unavailable
+from rootlink.gate import room
 from rootlink.gate.dial import Dialer
-from rootlink.gate.door import Door, Ground
+from rootlink.gate.door import PAUSE_SECS, Door, Ground
 from rootlink.wire.engine import EgressPolicy
 from rootlink.wire.gate import (
     Ask,
@@ -50,17 +54,27 @@ log = structlog.get_logger(__name__)
 GREETING_SECS = 5.0
 MOST_DOORS = 1000  # of one engine
 MOST_ASKED = 1000  # questions of one engine at once
+MOST_LINKS = 4  # of one project; an engine has one, and another while the gate has not seen yet that the first has ended
+MOST_STRANGERS = 128  # that did not say yet who they are; then the oldest goes
+MOST_BREAKS = 3
+MOST_RULES = 2000  # of one door's scope
+MOST_NAMES = 200_000  # of all doors of one engine, as it hands them over
+LONGEST_NAME = 300  # of whoever a refusal is told of
+LONGEST_HELLO = 4096  # bytes
 
 
 class Project:
     """What is known of one project, and the engine that is connected for it."""
 
-    def __init__(self, serve: Serve, dialer: Dialer) -> None:
+    def __init__(self, serve: Serve, dialer: Dialer, space: room.Room) -> None:
         self.key = serve.key
-        self.ground = Ground(_policy(serve.policy), _policy(serve.packages), dialer, serve.rate)
-        self.engines: set[Engine] = set()
+        self.ground = Ground(_policy(serve.policy), _policy(serve.packages), dialer, space, serve.rate)
+        self.engines: dict[Engine, None] = {}  # the oldest first
+        self.breaks = 0
 
     def update(self, serve: Serve) -> None:
+        if serve.key != self.key:
+            self.breaks = 0
         self.key, self.ground.rate = serve.key, serve.rate
         self.ground.policy, self.ground.packages = _policy(serve.policy), _policy(serve.packages)
         for engine in list(self.engines):
@@ -89,12 +103,26 @@ class Engine:
 
     def __init__(self, gate: Gate, sock: socket.socket) -> None:
         self._gate = gate
-        self._channel: Channel[FromEngine] = Channel(sock, FromEngine, self._heard, lambda: self.end("the engine went away"))
+        self._channel: Channel[FromEngine] = Channel(
+            sock, FromEngine, self._heard, lambda: self.end("the engine went away"), most=LONGEST_HELLO, most_fds=0
+        )
         self._project: Project | None = None
+        self._name = ""
         self._asked: set[asyncio.Task[None]] = set()
         self._late = asyncio.get_running_loop().call_later(GREETING_SECS, self.end, "nothing was said")
         self.key = ""
         self.doors: dict[int, Door] = {}
+
+    @property
+    def known(self) -> bool:
+        return self._project is not None
+
+    def broke(self, why: str) -> None:
+        """It did what no engine of ours does."""
+        if self._project is not None and self in self._project.engines:
+            self._project.breaks += 1
+            log.warning("an engine breaks the rules", project=self._name, times=self._project.breaks)
+        self.end(why)
 
     def recheck(self) -> None:
         for door in self.doors.values():
@@ -104,9 +132,8 @@ class Engine:
         """Its doors close; a task of the gate's sees to it."""
         self._late.cancel()
         self._channel.close()
-        self._gate.engines.discard(self)
-        if self._project is not None:
-            self._project.engines.discard(self)
+        self._gate.engines.pop(self, None)
+        if self._project is not None and self._project.engines.pop(self, self) is None:
             log.info("engine gone", doors=len(self.doors), why=why)
         for task in self._asked:
             task.cancel()
@@ -117,44 +144,57 @@ class Engine:
     def _heard(self, message: FromEngine, fds: list[int]) -> None:
         match message:
             case Hello() if self._project is None:
-                _close(fds)
                 self._greet(message)
             case _ if self._project is None:
-                _close(fds)
                 self.end("it did not say who it is")
-            case Open() if len(fds) == len(message.listeners) and len(self.doors) < MOST_DOORS:
+            case Open() if len(fds) == len(message.listeners) and len(self.doors) < MOST_DOORS and self._modest(message):
                 self._open(message, fds, self._project)
             case Listen() if len(fds) == len(message.listeners) and message.door in self.doors:
                 self.doors[message.door].listen(message.listeners, fds)
             case Close():
-                _close(fds)
+                foreign.close(fds)
                 door = self.doors.pop(message.door, None)
                 if door is not None:
                     self._gate.spawn(door.close())
-            case Ask() if message.door in self.doors and len(self._asked) < MOST_ASKED:
-                _close(fds)
+            case Ask() if message.door in self.doors and len(self._asked) < MOST_ASKED and len(message.name) <= LONGEST_NAME:
+                foreign.close(fds)
                 self._answer(message)
             case _:
-                _close(fds)
-                self.end(f"it said what it may not: {type(message).__name__}")
+                foreign.close(fds)
+                self.broke(f"it said what it may not: {type(message).__name__}")
 
     def _greet(self, hello: Hello) -> None:
         project = self._gate.projects.get(hello.project)
-        if project is None or not hmac.compare_digest(project.key.encode(), hello.key.encode()):
+        if project is None or not hmac.compare_digest(project.key.encode(), hello.key.encode()) or project.breaks >= MOST_BREAKS:
             self.end("not served")  # it asks again: the provisioner may be about to tell us
             return
         self._late.cancel()
-        self._project, self.key = project, hello.key
-        project.engines.add(self)
+        self._project, self._name, self.key = project, hello.project, hello.key
+        self._channel.trust()
+        project.engines[self] = None
+        while len(project.engines) > MOST_LINKS:
+            next(iter(project.engines)).end("its engine has come again")
         self._channel.send(Welcome())
 
     def _open(self, asked: Open, fds: Sequence[int], project: Project) -> None:
         known = self.doors.pop(asked.door, None)
         if known is not None:
             self._gate.spawn(known.close())
-        door = Door(asked, project.ground, self._channel.send, lambda: self._channel.congested)
+        door = Door(asked, project.ground, self._channel.send, lambda: self._channel.congested, self._told_of_breaks())
         self.doors[asked.door] = door
         door.listen(asked.listeners, fds)
+
+    def _modest(self, asked: Open) -> bool:
+        names = len(asked.names) + sum(door.names for number, door in self.doors.items() if number != asked.door)
+        return len(asked.scope or ()) <= MOST_RULES and len(asked.name) <= LONGEST_NAME and names <= MOST_NAMES
+
+    def _told_of_breaks(self) -> Callable[[str], None]:
+        """A door is closed after the step in which it finds that out."""
+
+        def broken(why: str) -> None:
+            asyncio.get_running_loop().call_soon(self.broke, why)
+
+        return broken
 
     def _answer(self, ask: Ask) -> None:
         async def answer(door: Door) -> None:
@@ -173,7 +213,8 @@ class Gate:
         self._tasks: set[asyncio.Task[None]] = set()
         self._provisioners: set[Channel[FromProvisioner]] = set()
         self.projects: dict[str, Project] = {}
-        self.engines: set[Engine] = set()
+        self.engines: dict[Engine, None] = {}  # the oldest first
+        self._room = room.of_this_process()
 
     def spawn(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)
@@ -181,11 +222,14 @@ class Gate:
         task.add_done_callback(self._tasks.discard)
 
     def engine_came(self, sock: socket.socket) -> None:
-        self.engines.add(Engine(self, sock))
+        strangers = [engine for engine in self.engines if not engine.known]
+        if len(strangers) >= MOST_STRANGERS:
+            strangers[0].end("too many came after it")
+        self.engines[Engine(self, sock)] = None
 
     def provisioner_came(self, sock: socket.socket) -> None:
         def heard(message: FromProvisioner, fds: list[int]) -> None:
-            _close(fds)
+            foreign.close(fds)
             channel.send(self._told(message))
 
         channel: Channel[FromProvisioner] = Channel(sock, FromProvisioner, heard, lambda: self._provisioners.discard(channel))
@@ -203,7 +247,7 @@ class Gate:
             case Serve():
                 known = self.projects.get(message.project)
                 if known is None:
-                    self.projects[message.project] = Project(message, self._dialer)
+                    self.projects[message.project] = Project(message, self._dialer, self._room)
                 else:
                     known.update(message)
                 return Done(message.n)
@@ -219,10 +263,11 @@ class Gate:
 async def serve(control: Path, doors: Path, stop: asyncio.Event, *, dialer: Dialer | None = None) -> None:
     """Until `stop`. Raises Unavailable when it can't listen."""
     gate = Gate(dialer or Dialer())
-    with _listening(doors, gate.engine_came), _listening(control, gate.provisioner_came):
-        log.info("gate ready")
-        await stop.wait()
-    await gate.close()
+    with foreign.guarded():
+        with _listening(doors, gate.engine_came), _listening(control, gate.provisioner_came):
+            log.info("gate ready")
+            await stop.wait()
+        await gate.close()
 
 
 def _policy(asked: EgressPolicy) -> Policy:
@@ -235,15 +280,26 @@ def _listening(path: Path, came: Callable[[socket.socket], None]) -> Iterator[No
     listener = _bound(path)
 
     def accept() -> None:
-        with contextlib.suppress(OSError):
+        try:
             sock, _ = listener.accept()
-            if _is_this_user(sock):
-                came(sock)
-            else:
-                log.warning("a stranger was sent away", socket=path.name)
-                sock.close()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return
+        except OSError as error:  # out of descriptors
+            log.warning("gate can't accept", why=error.strerror)
+            loop.remove_reader(listener.fileno())
+            loop.call_later(PAUSE_SECS, begin)
+            return
+        if _is_this_user(sock):
+            came(sock)
+        else:
+            log.warning("a stranger was sent away", socket=path.name)
+            sock.close()
 
-    loop.add_reader(listener.fileno(), accept)
+    def begin() -> None:
+        if listener.fileno() >= 0:
+            loop.add_reader(listener.fileno(), accept)
+
+    begin()
     try:
         yield
     finally:
@@ -274,8 +330,3 @@ def _is_this_user(sock: socket.socket) -> bool:
         return True
     credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     return bool(struct.unpack("3i", credentials)[1] == os.getuid())
-
-
-def _close(fds: Sequence[int]) -> None:
-    for fd in fds:
-        os.close(fd)

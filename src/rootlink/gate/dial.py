@@ -35,8 +35,11 @@ STAGGER_SECS = 0.25  # an address that is silent this long gets the next one bes
 KEPT_SECS = 5.0
 KEPT_NAMES = 4096
 LOOKUPS = 32  # in flight
+LOOKUPS_OF_ONE = 8  # for one project: names whose servers do not answer must not hold up the others
+WAITING_OF_ONE = 100  # names of one project, those in flight included
 _UNKNOWN = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})
-_PENDING = frozenset({0, errno.EINPROGRESS, errno.EALREADY, errno.EINTR})
+_CONNECTED = frozenset({0, errno.EISCONN})
+_PENDING = frozenset({errno.EINPROGRESS, errno.EALREADY, errno.EINTR})
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
 
 _threads = ThreadPoolExecutor(LOOKUPS, thread_name_prefix="lookup")  # starts none before the first lookup
@@ -52,30 +55,38 @@ def _system_lookup(host: str, port: int) -> list[str]:
     return list(dict.fromkeys(str(info[4][0]) for info in infos))
 
 
+class Turns:
+    """Of one project: its share of the lookups."""
+
+    def __init__(self) -> None:
+        self.slots = asyncio.Semaphore(LOOKUPS_OF_ONE)
+        self.names = 0
+
+
 class Dialer:
     """`lookup` gives a name's addresses, and raises `OSError` when it has none."""
 
     def __init__(self, lookup: Lookup = system_lookup, *, clock: Clock = time.monotonic) -> None:
         self._names = _Names(lookup, clock)
 
-    async def addresses(self, policy: Policy, host: str, port: int) -> list[tuple[str, int]]:
+    async def addresses(self, policy: Policy, host: str, port: int, turns: Turns | None = None) -> list[tuple[str, int]]:
         """Where `host` (canonical) may be dialled. Raises `Refused` if any of its addresses is not allowed, `Unreachable`."""
         pinned = policy.pin(host, port)
         if pinned is not None:
             return [(pinned.address, pinned.port)]
-        found = [host] if hosts.is_address(host) else await self._looked_up(host, port)
+        found = [host] if hosts.is_address(host) else await self._looked_up(host, port, turns or Turns())
         for address in found:  # a mixed answer is how rebinding begins: one refused address refuses all
             decision = policy.address(host, port, address)
             if not decision.allowed:
                 raise Refused(decision)
         return [(address, port) for address in found]
 
-    async def dial(self, policy: Policy, host: str, port: int) -> tuple[socket.socket, str]:
+    async def dial(self, policy: Policy, host: str, port: int, turns: Turns | None = None) -> tuple[socket.socket, str]:
         """A connected, non-blocking socket, and the address it leads to. Raises as `addresses`; `Unreachable` too when none of
         them answers."""
         try:
             async with asyncio.timeout(LIMIT_SECS):
-                addresses = await self.addresses(policy, host, port)
+                addresses = await self.addresses(policy, host, port, turns)
                 race = _Race()
                 try:
                     return await race.run(addresses)
@@ -86,10 +97,10 @@ class Dialer:
         except TimeoutError as error:
             raise _unreachable(host, port, "timed out") from error
 
-    async def _looked_up(self, host: str, port: int) -> list[str]:
+    async def _looked_up(self, host: str, port: int, turns: Turns) -> list[str]:
         try:
             async with asyncio.timeout(LOOKUP_SECS):
-                found = await self._names.addresses(host, port)
+                found = await self._names.addresses(host, port, turns)
         except TimeoutError as error:
             raise Unreachable(f"host '{host}' cannot be looked up: DNS timed out") from error
         except (OSError, UnicodeError) as error:
@@ -119,22 +130,26 @@ class _Names:
         self._flights: dict[str, asyncio.Task[list[str]]] = {}
         self._slots = asyncio.Semaphore(LOOKUPS)
 
-    async def addresses(self, host: str, port: int) -> list[str]:
+    async def addresses(self, host: str, port: int, turns: Turns) -> list[str]:
         until, found = self._kept.get(host, (0.0, []))
         if found and self._clock() < until:
             return list(found)
         flight = self._flights.get(host)
         if flight is None:
-            flight = self._flights[host] = asyncio.get_running_loop().create_task(self._fly(host, port))
-            flight.add_done_callback(lambda done: self._landed(host, done))
+            if turns.names >= WAITING_OF_ONE:
+                raise socket.gaierror(socket.EAI_AGAIN, "too many names are being looked up for this project")
+            turns.names += 1
+            flight = self._flights[host] = asyncio.get_running_loop().create_task(self._fly(host, port, turns))
+            flight.add_done_callback(lambda done: self._landed(host, done, turns))
         return list(await asyncio.shield(flight))  # who gives up leaves the others their answer
 
-    async def _fly(self, host: str, port: int) -> list[str]:
-        async with self._slots:
+    async def _fly(self, host: str, port: int, turns: Turns) -> list[str]:
+        async with turns.slots, self._slots:
             return await self._lookup(host, port)
 
-    def _landed(self, host: str, flight: asyncio.Task[list[str]]) -> None:
+    def _landed(self, host: str, flight: asyncio.Task[list[str]], turns: Turns) -> None:
         del self._flights[host]
+        turns.names -= 1
         if flight.cancelled() or flight.exception() is not None:
             return
         self._kept.pop(host, None)
@@ -187,9 +202,14 @@ class _Race:
             for option, value in _KEEPALIVE:
                 sock.setsockopt(socket.IPPROTO_TCP, option, value)
             number = sock.connect_ex((address, port))
+            if number == errno.EINPROGRESS:  # to an address of this machine it is done: asking again costs less than waiting
+                number = sock.connect_ex((address, port))
         except BaseException:
             sock.close()
             raise
+        if number in _CONNECTED:
+            self._won = (sock, address)
+            return
         self._running[sock] = address
         if number in _PENDING:
             self._loop.add_writer(sock, self._settled, sock)

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import ipaddress
-import os
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -25,16 +25,17 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from rootlink.door import watch
+from rootlink.door import foreign, watch
 from rootlink.egress import hosts
 from rootlink.egress.policy import Decision, Policy, denied, sound
 from rootlink.errors import Invalid
 from rootlink.gate import dns, hello, http1, proxy
 from rootlink.gate.conn import Conn
-from rootlink.gate.dial import Dialer
+from rootlink.gate.dial import Dialer, Turns
 from rootlink.gate.names import Full, Names
 from rootlink.gate.refusals import Refusals
 from rootlink.gate.refused import Refused, Unreachable
+from rootlink.gate.room import Room
 from rootlink.gate.splice import Flow, Rate, splice
 from rootlink.wire.gate import Answer, Ask, Listener, Named, Open, Refusal
 
@@ -43,10 +44,13 @@ log = structlog.get_logger(__name__)
 MOST_CONNECTIONS = 2048
 MOST_UNDECIDED = 256  # connections that have not said yet what they are for
 HELLO_SECS = 10.0
-AT_ONCE = 64  # accepted or answered before others get their turn
+AT_ONCE = 32  # accepted by one door, or answered, before others get their turn
+OF_ALL_AT_ONCE = 64  # accepted by all doors of a project
 PAUSE_SECS = 0.1  # when there are no descriptors to be had
 TTL_SECS = 30
 _IP_PKTINFO, _IPV6_RECVPKTINFO, _IPV6_PKTINFO = 8, 49, 50  # linux/in.h, linux/in6.h
+_BOTH_ENDS = 2  # descriptors of a connection through the door
+_SHORT = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _LOOPBACK = ("127.0.0.1", "::1")
 _TWICE_SECS = 1.0  # an AAAA query so soon after the A query of the same name is the same question
 
@@ -81,6 +85,24 @@ class Tally:
     down: int = 0
 
 
+class Turn:
+    """How many connections may begin in one round of the loop, in which each listener is asked, and a door may have many."""
+
+    def __init__(self, most: int) -> None:
+        self._most = self._left = most
+
+    def take(self) -> bool:
+        if self._left == self._most:
+            asyncio.get_running_loop().call_soon(self._anew)
+        if self._left == 0:
+            return False
+        self._left -= 1
+        return True
+
+    def _anew(self) -> None:
+        self._left = self._most
+
+
 @dataclass
 class Ground:
     """What all doors of a project share. `policy` and `packages` are replaced when they change."""
@@ -88,22 +110,33 @@ class Ground:
     policy: Policy
     packages: Policy
     dialer: Dialer
+    room: Room
     rate: int = 0
+    held: int = 0  # descriptors, for `room`
+    short: bool = False  # of descriptors, which was said already
     tally: Tally = field(default_factory=Tally)
+    turns: Turns = field(default_factory=Turns)
+    accepts: Turn = field(default_factory=lambda: Turn(OF_ALL_AT_ONCE))
 
 
 class Door:
-    """`tell` sends to the engine that opened it; `congested()`: the engine does not read now."""
+    """`tell` sends to the engine that opened it; `congested()`: the engine does not read now; `broken(why)`: it does what no
+    engine of ours does."""
 
     def __init__(
-        self, asked: Open, ground: Ground, tell: Callable[[Refusal | Named], None], congested: Callable[[], bool]
+        self,
+        asked: Open,
+        ground: Ground,
+        tell: Callable[[Refusal | Named], None],
+        congested: Callable[[], bool],
+        broken: Callable[[str], None],
     ) -> None:
         self.name = asked.name
         self._ground, self._packages, self._token = ground, asked.packages, asked.token
         self._scope = (
             None
             if asked.scope is None
-            else tuple(sound(asked.scope, hosts.rule, lambda why: log.error("scope ignored", why=why)))
+            else tuple(sound(asked.scope, hosts.rule, lambda why: None))  # the engine's own, and it may have many
         )
         self._loop = asyncio.get_running_loop()
         self._refusals = Refusals(asked.door, asked.name, tell, congested)
@@ -113,6 +146,9 @@ class Door:
         self._ports: set[int] = set()
         self._tunnels: set[Tunnel] = set()
         self._undecided = 0
+        self._broken = broken
+        self._accepts = Turn(AT_ONCE)
+        self._held = 0  # listeners, as the room counts them
         self._asked_last: tuple[str, float] = ("", 0.0)
         self._closed = False
 
@@ -120,16 +156,21 @@ class Door:
 
     def listen(self, listeners: Sequence[Listener], fds: Sequence[int]) -> None:
         """Takes the descriptors over."""
-        for listener, fd in zip(listeners, fds, strict=True):
-            try:
-                sock = socket.socket(fileno=fd)
-            except OSError as error:
-                os.close(fd)
-                log.warning("listener unusable", door=self.name, kind=listener.kind, why=error.strerror)
-                continue
-            sock.setblocking(False)
-            self._sockets[fd] = sock
-            self._read(sock, listener)
+        if self._closed or not self._ground.room.admits(self._ground, len(fds)):
+            foreign.close(fds)
+            if not self._ground.short:
+                self._ground.short = True
+                log.warning("no descriptors for more doors of this project: what is connected to there waits", door=self.name)
+            return
+        self._ground.room.take(self._ground, len(fds))
+        self._held += len(fds)
+        found = [(listener, foreign.taken(listener, fd)) for listener, fd in zip(listeners, fds, strict=True)]
+        for listener, sock in found:
+            if sock is not None:
+                self._sockets[sock.fileno()] = sock
+                self._read(sock, listener)
+        if any(sock is None for _, sock in found):
+            self._broken("a descriptor that is not the listener it is said to be")
 
     async def answer(self, ask: Ask) -> Answer:
         """Whether something may be reached from here, in words if not; the name is resolved and classified for that."""
@@ -137,7 +178,7 @@ class Door:
             decision = self.policy.decide(ask.host, ask.port, self._scope)
             if not decision.allowed:
                 raise Refused(decision)
-            await self._ground.dialer.addresses(self.policy, decision.host, ask.port)
+            await self._ground.dialer.addresses(self.policy, decision.host, ask.port, self._ground.turns)
             return Answer(ask.n, address=self._address(decision.host))
         except Refused as refused:
             return Answer(ask.n, refusal=self._refuse(refused.decision, ask.name))
@@ -153,6 +194,11 @@ class Door:
                 tunnel.cut()
 
     @property
+    def names(self) -> int:
+        """How many have an address."""
+        return len(self._names)
+
+    @property
     def open(self) -> int:
         return len(self._tunnels)
 
@@ -166,8 +212,10 @@ class Door:
         self._closed = True
         for fd, sock in self._sockets.items():
             self._loop.remove_reader(fd)
-            sock.close()
+            foreign.close([sock.detach()])
         self._sockets.clear()
+        self._ground.room.give_back(self._ground, self._held)
+        self._held = 0
         tasks = [tunnel.task for tunnel in self._tunnels if tunnel.task is not None]
         for task in tasks:
             task.cancel()
@@ -231,42 +279,65 @@ class Door:
                 self._accepting(sock, self._by_proxy)
             case "dns":
                 _tell_asked_address(sock)
-                self._loop.add_reader(sock.fileno(), self._answer_names, sock)
+                self._reading(sock, lambda: self._answer_names(sock))
             case "watch":
-                self._loop.add_reader(sock.fileno(), self._look, sock)
+                self._reading(sock, lambda: self._look(sock))
 
     def _accepting(self, listener: socket.socket, serve: Server) -> None:
-        if not self._closed:
-            self._loop.add_reader(listener.fileno(), self._accept, listener, serve)
+        self._reading(listener, lambda: self._accept(listener, serve))
 
-    def _accept(self, listener: socket.socket, serve: Server) -> None:
-        for _ in range(AT_ONCE):
+    def _reading(self, sock: socket.socket, ready: Callable[[], bool]) -> None:
+        """`ready()` is called when something came, and says whether it did: an engine can make a socket seem so all the time."""
+
+        def read() -> None:
+            if not ready() and not self._closed:
+                self._loop.remove_reader(sock.fileno())
+                self._loop.call_later(PAUSE_SECS, again)
+
+        def again() -> None:
+            if not self._closed:
+                self._loop.add_reader(sock.fileno(), read)
+
+        again()
+
+    def _accept(self, listener: socket.socket, serve: Server) -> bool:
+        for at in range(AT_ONCE):
+            if not (self._accepts.take() and self._ground.accepts.take()):
+                return True
             try:
-                sock, _peer = listener.accept()
+                sock = foreign.accepted(listener)
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
+                return at > 0
             except OSError as error:  # out of descriptors: what waits in the queue goes on waiting
-                log.warning("gate can't accept", why=error.strerror)
-                self._loop.remove_reader(listener.fileno())
-                self._loop.call_later(PAUSE_SECS, self._accepting, listener, serve)
-                return
+                if error.errno in _SHORT:
+                    log.warning("gate can't accept", why=error.strerror)
+                return False
+            except foreign.Stuck:
+                self._broken("a listener that does not let go")
+                return False
             self._begin(sock, serve)
+        return True
 
     def _begin(self, sock: socket.socket, serve: Server) -> None:
-        sock.setblocking(False)
         conn = Conn(sock)
         self._ground.tally.connections += 1
-        if len(self._tunnels) >= MOST_CONNECTIONS or self._undecided >= MOST_UNDECIDED:
+        if self._crowded():
             host, port = self._names.host(_local(sock)), sock.getsockname()[1]
             self._refuse(denied("limit", host, port, f"host '{host}': this door has too many connections open"))
             conn.reset()
             return
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._ground.room.take(self._ground, _BOTH_ENDS)
         tunnel = Tunnel(Flow(rate=self._rate))
         self._tunnels.add(tunnel)
         self._undecided += 1
         tunnel.task = self._loop.create_task(self._whole(conn, serve, tunnel))
+
+    def _crowded(self) -> bool:
+        if len(self._tunnels) >= MOST_CONNECTIONS or self._undecided >= MOST_UNDECIDED:
+            return True
+        return not self._ground.room.admits(self._ground, _BOTH_ENDS)
 
     async def _whole(self, conn: Conn, serve: Server, tunnel: Tunnel) -> None:
         """One connection from its beginning to its end; whatever happens to it is told and stays its own."""
@@ -285,6 +356,7 @@ class Door:
                 self._undecided -= 1
             conn.close() if clean else conn.reset()
             self._tunnels.discard(tunnel)
+            self._ground.room.give_back(self._ground, _BOTH_ENDS)
             self._ground.tally.up += tunnel.flow.up
             self._ground.tally.down += tunnel.flow.down
 
@@ -377,7 +449,7 @@ class Door:
     async def _dial(self, tunnel: Tunnel, host: str, port: int) -> Conn:
         """Raises Refused, Unreachable."""
         tunnel.host, tunnel.port = host, port
-        sock, tunnel.peer = await self._ground.dialer.dial(self.policy, host, port)
+        sock, tunnel.peer = await self._ground.dialer.dial(self.policy, host, port, self._ground.turns)
         decision = self._still(tunnel)
         if not decision.allowed:
             sock.close()
@@ -389,16 +461,19 @@ class Door:
 
     # names
 
-    def _answer_names(self, sock: socket.socket) -> None:
-        for _ in range(AT_ONCE):
+    def _answer_names(self, sock: socket.socket) -> bool:
+        for at in range(AT_ONCE):
             try:
-                query, ancillary, _, peer = sock.recvmsg(4096, 256)
+                query, ancillary, _, peer = sock.recvmsg(4096, 256, socket.MSG_DONTWAIT)
             except OSError:
-                return
+                return at > 0
+            if not peer:  # the socket's end, which only its engine can have brought about
+                return False
             answer = self._answer_name(query)
             if answer is not None:
                 with contextlib.suppress(OSError):
-                    sock.sendmsg([answer], _from_asked_address(ancillary), 0, peer)
+                    sock.sendmsg([answer], _from_asked_address(ancillary), socket.MSG_DONTWAIT, peer)
+        return True
 
     def _answer_name(self, query: bytes) -> bytes | None:
         question = dns.question(query)
@@ -428,12 +503,12 @@ class Door:
 
     # what the kernel refused
 
-    def _look(self, sock: socket.socket) -> None:
-        for _ in range(AT_ONCE):
+    def _look(self, sock: socket.socket) -> bool:
+        for at in range(AT_ONCE):
             try:
-                packet = sock.recv(2048)
+                packet = sock.recv(2048, socket.MSG_DONTWAIT)
             except OSError:
-                return
+                return at > 0
             seen = watch.parse(packet)
             if seen is None:
                 continue
@@ -446,6 +521,7 @@ class Door:
                 decision = denied("protocol" if seen.protocol != "tcp" else "port", host, seen.port, words)
             if not decision.allowed:
                 self._refuse(decision)
+        return True
 
 
 def _same(asked: str, host: str) -> bool:
@@ -453,10 +529,6 @@ def _same(asked: str, host: str) -> bool:
         return hosts.canonical(asked) == host
     except Invalid:
         return False
-
-
-def _ignored(why: str) -> None:
-    log.error("scope ignored", why=why)
 
 
 def _local(sock: socket.socket) -> str:

@@ -6,6 +6,7 @@ import ipaddress
 from collections.abc import Callable, Mapping
 
 MOST = 4096  # names of one door: what is behind it must not fill our memory by asking
+LONGEST = 253  # characters of a name
 _POOL = ipaddress.IPv4Network("198.18.0.0/15")
 _FIRST = int(_POOL.network_address) + 1
 
@@ -19,10 +20,13 @@ class Names:
 
     def __init__(self, named: Callable[[str, str], None], known: Mapping[str, str]) -> None:
         self._named = named
-        usable = [(address, host) for address, host in list(known.items())[:MOST] if ours(address)]
+        usable = [(address, host) for address, host in list(known.items())[:MOST] if ours(address) and len(host) <= LONGEST]
         self._hosts = dict(usable)
         self._addresses = {host: address for address, host in usable}
         self._next = 0
+
+    def __len__(self) -> int:
+        return len(self._addresses)
 
     def address(self, host: str) -> str:
         """The one of this canonical name. Raises Full."""

@@ -15,6 +15,7 @@ Rules
 - What a short send leaves is copied and kept. All connections together keep `KEPT` at most, then reads get small (`SMALL`): a
   thousand peers that do not read cost tens of MiB, not hundreds.
 - A source that waits for its sink is not polled, so a reset of it is seen by the tick (`TICK_SECS`), not at once.
+- Small messages go on as they come if both sockets have TCP_NODELAY, which is for those who made them to set.
 - The `Conn`s are ours until `splice` returns; to end it from outside, cancel it.
 """
 
@@ -114,8 +115,6 @@ class _Joined:
 
     def start(self) -> None:
         self._later()
-        for conn in self._conns:  # small messages go on as they come
-            conn.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for way in self._ways:
             way.start()
 
@@ -167,12 +166,12 @@ class _Way:
         self.finished = False
 
     def start(self) -> None:
-        if self._rest:
-            if self._bucket is not None:
-                self._bucket.spend(len(self._rest))
-            self._loop.add_writer(self._to, self._write)
-        else:
+        if self._bucket is not None and self._rest:
+            self._bucket.spend(len(self._rest))
+        if self._sent_rest():
             self._loop.add_reader(self._from, self.read)
+        else:
+            self._loop.add_writer(self._to, self._write)
 
     def stop(self) -> None:
         """Takes its callbacks out of the loop. The other way's are others: it reads from our sink, and writes to our source."""
@@ -216,13 +215,18 @@ class _Way:
             self._loop.add_writer(self._to, self._write)
 
     def _write(self) -> None:
-        sent = self._send(self._rest)
-        if sent > 0:
-            self._rest = self._rest[sent:]
-        if not self._rest:
-            self._rest = self._keep(b"")
+        if self._sent_rest():
             self._loop.remove_writer(self._to)
             self._loop.add_reader(self._from, self.read)
+
+    def _sent_rest(self) -> bool:
+        """Sends of what is kept as much as goes now: whether that was all."""
+        if self._rest:
+            self._rest = self._rest[max(self._send(self._rest), 0) :]
+        if self._rest:
+            return False
+        self._rest = self._keep(b"")
+        return True
 
     def _keep(self, data: bytes) -> memoryview:
         self._space.kept += len(data) - self._kept

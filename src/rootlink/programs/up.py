@@ -4,7 +4,7 @@
        ├─ gateway
        └─ gate
 
-Rule 1. A child that ends is started again: at once the first time, then after 1, 2, 4 … 30 s while it goes on ending early.
+Rule 1. A child that ends is started again: at once the first time, then after `PAUSES` while it goes on ending early.
         The port stays ours meanwhile, so clients wait in its queue instead of being refused. Engines are left alone by all of it.
 Rule 2. At the end nothing is left. Stopping goes gateway, provisioner (which stops its engines), gate, then whatever is below us.
         If `up` itself is killed, the kernel tells its children (PR_SET_PDEATHSIG), and the next `up` or `down` finds by pid and
@@ -45,7 +45,8 @@ START_SECS = 30.0
 GATEWAY_SECS, PROVISIONER_SECS, GATE_SECS = 2.5, 6.5, 0.8  # to stop; together under 10 s
 UP_SECS = 12.0  # that `down` gives `up` to stop
 LOCK_TRIES = 3  # of `down`, while others keep starting this home
-STEADY_SECS = 60.0  # a child that ran so long starts again at once
+STEADY_SECS = 10.0  # a child that ran so long starts again at once
+PAUSES = (0.0, 0.1, 0.25, 0.5, 1.0, 1.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # seconds: all waits for it, so a few ends cost little
 LOG_CAP = 8 * 1024 * 1024
 TICK = 0.02
 
@@ -202,7 +203,7 @@ class Child:
 
     def _failed(self, now: float, *, early: bool) -> None:
         self._failures = self._failures + 1 if early else 1
-        self._again_at = now + (min(2.0 ** (self._failures - 2), 30.0) if self._failures > 1 else 0.0)
+        self._again_at = now + PAUSES[min(self._failures, len(PAUSES)) - 1]
 
     def stop(self, patience: float) -> None:
         if self.process is None or self.process.poll() is not None:

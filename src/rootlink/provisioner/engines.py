@@ -228,7 +228,8 @@ class Engines:
 
     async def adopt(self) -> None:
         """Take over what runs already, and put right the rows of what does not. Once, before anything else."""
-        await self._tier()
+        if reason := (await self._tier()).no_stdio:
+            log.warning("no kernel sandbox here", what="stdio servers are refused", reason=reason)
         known = {project.id for project in await asyncio.to_thread(self._store.projects.list)}
         rows = {row.project: row for row in await asyncio.to_thread(self._store.engines.list)}
         for project in known & rows.keys():
@@ -326,9 +327,10 @@ class Engines:
         seat.error = None
         await self._write_row(seat)
         try:
+            packages = await self._packages()
             given = await self._environment(seat.project)
-            config = await self._config(seat.project, given.opened, given.policy)
-            await self._tell_gate(seat.project, config.key, given.policy)
+            config = await self._config(seat.project, given.opened, given.policy, packages)
+            await self._tell_gate(seat.project, config.key, given.policy, packages)
             seat.running = await self._launcher.start(config, seat.generation + 1)
         except RootlinkError as error:
             self._failed(seat, error.message)
@@ -374,8 +376,8 @@ class Engines:
         mark = frozenset((secret.name, secret.version, hash(secret.ciphertext)) for secret in sealed), tuple(sorted(domains))
         return sealed, domains, mark
 
-    async def _config(self, project: str, opened: Opened, policy: EgressPolicy) -> EngineConfig:
-        tier, packages = await self._tier(), await self._packages()
+    async def _config(self, project: str, opened: Opened, policy: EgressPolicy, packages: EgressPolicy) -> EngineConfig:
+        tier = await self._tier()
         return EngineConfig(
             project=project,
             key=secrets.token_hex(32),
@@ -411,10 +413,10 @@ class Engines:
             log.exception("package registries not known", kind=type(error).__name__)
             return EgressPolicy()
 
-    async def _tell_gate(self, project: str, key: str, policy: EgressPolicy) -> None:
-        """Rule 7."""
+    async def _tell_gate(self, project: str, key: str, policy: EgressPolicy, packages: EgressPolicy) -> None:
+        """Rule 7. It is what the gate is to have before this first waits for anything."""
         if self._gate is not None:
-            await self._gate.serve(project, key, policy, await self._packages())
+            await self._gate.serve(project, key, policy, packages)
 
     def _forget_at_gate(self, seat: Seat) -> None:
         if self._gate is not None:
@@ -545,9 +547,12 @@ class Engines:
             line = seat.line
             if line is None or seat.state is not State.RUNNING:
                 return []
+            packages = await self._packages()
             given = await self._environment(seat.project)
+            if seat.line is None or not seat.line.same(line):
+                return []  # ended meanwhile: the gate must not hear its key after the next one's, which read the change itself
             seat.given = None  # until it has said so: a push that fails may have got through
-            await self._tell_gate(seat.project, line.key, given.policy)
+            await self._tell_gate(seat.project, line.key, given.policy, packages)
             restarted = await line.environment(Environment(dict(given.opened.values), given.policy))
             if seat.line is not None and seat.line.same(line):
                 seat.given, seat.error = given.mark, _broken(given.opened)

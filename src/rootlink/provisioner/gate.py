@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 
 PATIENCE = 2.0  # seconds for an answer
 COUNT_SECS = 1.0
-FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.5  # seconds between two tries to connect
+FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.25  # seconds between two tries to connect
 
 
 class GateLine:

@@ -39,6 +39,8 @@ from rootlink.wire.mounts import Actual, Desired, Step, digest
 log = structlog.get_logger(__name__)
 
 REMEMBERED = 60.0  # seconds for which the story of an install that ended can still be read
+BREAK_OFF = 10.0  # seconds an engine gets to end an install
+AGAIN = 0.5  # seconds until it is asked again
 BUSY = 120.0  # seconds an engine may go on with what an earlier provisioner asked of it
 
 
@@ -59,6 +61,11 @@ class Install:
 
     def fail(self, error: RootlinkError) -> None:
         self.tell(InstallEvent(failed={"code": error.code, "message": error.message}))
+
+    async def news(self, *, within: float) -> None:
+        """Returns at the next event, or when so many seconds have passed."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._news.wait(), within)
 
     async def story(self) -> AsyncIterator[InstallEvent]:
         """From the beginning to the end, which is `done` or `failed`."""
@@ -211,8 +218,18 @@ class Reconciler:
         row = await asyncio.to_thread(self._store.connections.by_id, connection)
         if row is None:
             return
+        await self._break_off(row)
         async with self._locks[row.project]:
             await self._take_away(row)
+
+    async def _break_off(self, row: Connection) -> None:
+        """An install that hangs would keep the project's lock for minutes. The engine ends it, then `_drive` undoes it."""
+        install = self._installs.get(row.id)
+        while install is not None and not install.ended:  # it may be on its way to the engine yet
+            line = self._engines.live(row.project)
+            if line is not None:
+                await _quietly(line.remove(row.id, within=BREAK_OFF), "break off", row)
+            await install.news(within=AGAIN)
 
     async def _take_away(self, row: Connection) -> None:
         if await asyncio.to_thread(self._store.connections.by_id, row.id) is None:

@@ -27,6 +27,8 @@ from pathlib import Path
 
 import structlog
 
+from rootlink.errors import Unavailable
+
 log = structlog.get_logger(__name__)
 
 _POLL_SECS = 0.1
@@ -54,8 +56,13 @@ class Shelf:
         self._swept = False
 
     def prepare(self) -> None:
-        for folder in (self.folder, self.cache, self.home, self._pins, self._locks):
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        """Raises Unavailable. An engine behind a door has the folder it was started with, and not one made in its place."""
+        try:
+            for folder in (self.folder, self.cache, self.home, self._pins, self._locks):
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            words = f"the package store {self.home.parent} can't be written to: {error.strerror}"
+            raise Unavailable(f"{words}; if its folder was removed, restart the engine: rootlink engine restart") from None
 
     def install(self, key: str) -> Path | None:
         """The folder of a complete install, or None."""
