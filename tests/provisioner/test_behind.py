@@ -49,7 +49,7 @@ def config(stage: Stage, project: str, **more: Any) -> EngineConfig:
         socket="",
         state_dir=str(layout.engine(project)),
         files_dir=str(layout.files(project)),
-        store_dir=str(layout.store),
+        store_dir=str(layout.store(project)),
         sandbox="kernel",
         doors=str(layout.doors),
         **more,
@@ -155,7 +155,7 @@ def test_it_sees_its_own_and_nothing_of_other_projects(stage: Stage, tmp_path: P
     shared, npmrc = tmp_path / "shared", tmp_path / "npmrc"
     found = plan(stage, str(npmrc), allow_paths=[str(shared)])
     home = stage.home / "projects" / "prj_0123456789ab"
-    assert {str(home / "engine"), str(home / "files"), str(stage.layout.store)} < set(found.write)
+    assert {str(home / "engine"), str(home / "files"), str(stage.layout.store("prj_0123456789ab"))} < set(found.write)
     assert str(stage.runtime / "prj_0123456789ab") in found.write and str(stage.runtime / "doors") in found.read
     everything = {*found.read, *found.write, *found.read_roots, *found.write_roots}
     for hidden in (stage.home, stage.home / "vault", stage.home / "control", stage.runtime, stage.layout.gate):

@@ -29,7 +29,7 @@ def launcher(stage: Stage) -> ProcessLauncher:
 
 def config(stage: Stage, project: str) -> EngineConfig:
     layout, key = stage.layout, secrets.token_hex(32)
-    return EngineConfig(project, key, "", str(layout.engine(project)), str(layout.files(project)), str(layout.store))
+    return EngineConfig(project, key, "", str(layout.engine(project)), str(layout.files(project)), str(layout.store(project)))
 
 
 def gone_without_trace(stage: Stage, running: Running) -> bool:

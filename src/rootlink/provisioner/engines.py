@@ -384,7 +384,7 @@ class Engines:
             socket="",
             state_dir=str(self._layout.engine(project)),
             files_dir=str(self._layout.files(project)),
-            store_dir=str(self._layout.store),
+            store_dir=str(self._layout.store(project)),
             secrets=dict(opened.values),
             policy=policy,
             allow_paths=list(self._operator.allow_paths),

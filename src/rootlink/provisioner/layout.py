@@ -63,9 +63,9 @@ class Layout:
     def doors(self) -> Path:
         return self.runtime / "doors" / "doors.sock"
 
-    @property
-    def store(self) -> Path:
-        return self.packages or self.home / "store"
+    def store(self, project: str) -> Path:
+        """Its own, for whoever may write there decides what runs; shared only where the operator says so."""
+        return self.packages or self.project(project) / "store"
 
     def projects(self) -> list[str]:
         """Projects that have something on disk, whatever the store knows of them."""
