@@ -208,7 +208,7 @@ SETTINGS = (
     Setting("extra_ca", _file, None, "file with CA certificates to trust besides the system's"),
     Setting("allow_private", _list(_cidr), (), "private network that projects may reach if their allowlist names it"),
     Setting("allow_path", _list(_allowed_path, os.pathsep), (), "directory of this machine that mounts may ask for"),
-    Setting("package_store", _directory, None, "where installed packages are kept, for all projects that may trust each other; else each has its own"),
+    Setting("package_store", _directory, None, "one store of packages for all projects, which then trust each other"),
     Setting("sandbox", _sandbox, "kernel", "how engines and mounts are kept in: kernel or advisory"),
     Setting("egress_rate", _rate, 0, "bytes a second of one engine or mount through the gate, such as 10M; 0: no limit"),
     Setting("package_hosts", _list(_host), (), "hosts of package registries besides those npm and uv are configured for"),
