@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
+from functools import lru_cache
 
 from rootlink.egress.hosts import shown
 from rootlink.errors import Invalid
@@ -55,11 +56,11 @@ _TABLE_V6 = [(ipaddress.IPv6Network(block), words) for block, words in (_V6 | _O
 _WORLD_V6 = ipaddress.IPv6Network("2000::/3")
 
 
+@lru_cache(maxsize=4096)  # asked four times a connection, and parsing is most of it
 def special(address: str) -> str | None:
     """What a non-public address is, in words ("a loopback address"), or None for one of the world's. Fails closed on nonsense."""
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
+    parsed = _parsed(address)
+    if parsed is None:
         return "not an address"
     if isinstance(parsed, ipaddress.IPv4Address):
         return next((words for block, words in _TABLE_V4 if parsed in block), None)
@@ -67,6 +68,14 @@ def special(address: str) -> str | None:
         return "an address of one of this machine's own links"
     listed = next((words for block, words in _TABLE_V6 if parsed in block), None)
     return listed or (None if parsed in _WORLD_V6 else "an address outside the public IPv6 space")
+
+
+@lru_cache(maxsize=4096)
+def _parsed(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(address)
+    except ValueError:
+        return None
 
 
 def networks(cidrs: Iterable[str]) -> tuple[Network, ...]:
@@ -83,8 +92,7 @@ def _network(cidr: str) -> Network:
 
 def within(address: str, exceptions: Iterable[Network]) -> bool:
     """Whether an address is in one of the exceptions. An IPv4 address in IPv6 spelling is in no IPv4 network."""
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
+    parsed = _parsed(address)
+    if parsed is None:
         return False
     return any(parsed.version == network.version and parsed in network for network in exceptions)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NoReturn
 
 from rootlink.errors import Invalid
@@ -41,6 +42,7 @@ def shown(text: object) -> str:
     return f"'{escaped(text)}'" if isinstance(text, str) else f"of type {type(text).__name__}"
 
 
+@lru_cache(maxsize=4096)  # only what is a host is kept, so nothing long
 def canonical(text: str) -> str:
     """The one spelling of a host (an IPv6 address with or without brackets). Raises `Invalid` saying which rule it breaks."""
     if not text:
