@@ -13,8 +13,8 @@ Directly, a client runs in a view of this machine with a hosts file of its own t
 What differs: the port in the URL; who answers the lookup (that file, or the gate's DNS); and all that a door is made of.
 
 What each line means
-- fresh TLS: connect, handshake, one small HTTPS request, close; the name was looked up before. Node closes behind the answer, where
-  its time ends.
+- fresh TLS: connect, handshake, one small HTTPS request, close; the name was looked up before. Node closes behind the answer, and
+  that is where its time ends.
 - HTTPS request: 500 bytes of JSON posted on a kept connection; aiohttp reads it and answers as much. By fetch, by an https.Agent,
   and by http.client. fetch of Node 24.19 waits on a timer of 1 ms before it uses an idle connection again (undici's idle socket
   validation, seen with strace), which hides a gate: the Agent's line says what one costs. The bar's 0.37 ms had no such wait.
