@@ -136,3 +136,25 @@ def test_what_cannot_be_filled_in_is_told_without_the_value(spec: MountSpec, wor
 def test_credentials_become_headers() -> None:
     assert specs.headers(http(auth=Auth("bearer", "t"), headers={"X": "y"})) == {"X": "y", "Authorization": "Bearer t"}
     assert specs.headers(http(auth=Auth("api_key", "t"))) == {"X-API-Key": "t"}
+
+
+def test_a_file_of_the_command_line_is_shown_if_its_folder_is_allowed(tmp_path: Path) -> None:
+    files, allowed, other = (tmp_path / name for name in ("files", "allowed", "other"))
+    for folder in (files, allowed, other):
+        folder.mkdir()
+        (folder / "server.py").touch()
+    (files / "link.py").symlink_to(other / "server.py")
+    args = [str(folder / "server.py") for folder in (files, allowed, other)] + [
+        str(files),
+        str(files / "link.py"),
+        "-c",
+        "/no/such",
+    ]
+    found = specs.named_files(args, Places(files, (allowed,)))
+    assert found == [files / "server.py", allowed / "server.py"]
+
+
+def test_the_first_path_that_a_door_does_not_show_is_told(tmp_path: Path) -> None:
+    shown = [tmp_path / "files"]
+    assert specs.unseen(["-m", "x", "/usr/bin/env", f"{tmp_path}/files/a.py", "/"], shown) == ""
+    assert f"'{tmp_path}/elsewhere.py'" in specs.unseen([f"{tmp_path}/elsewhere.py"], shown)

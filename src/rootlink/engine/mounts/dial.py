@@ -98,12 +98,14 @@ async def _child(ground: Ground, filled: MountSpec, folder: Path, secrets: Mappi
         cwd=cwd,
         read=read,
         write=[folder, *write],
-        readonly=start.readonly,
+        readonly=[*start.readonly, *specs.named_files(filled.args, ground.places)],
         egress=filled.egress,
         token=token,
     )
     pasted = [value for name, value in filled.env.items() if _CREDENTIAL.search(name)]
-    return [StdioLink(wish, ground.launch, turn=ground.spawning, redact=Redactor([*secrets.values(), *pasted, token]))]
+    redact = Redactor([*secrets.values(), *pasted, token])
+    hint = specs.unseen(filled.args, [*wish.read, *wish.write, *wish.readonly]) if ground.launch.form == "kept" else ""
+    return [StdioLink(wish, ground.launch, turn=ground.spawning, redact=redact, hint=redact(hint))]
 
 
 def _make(folder: Path, scratch: Path) -> None:

@@ -34,6 +34,7 @@ _OWN_HEADERS = frozenset(
     | {"te", "trailer", "transfer-encoding", "upgrade"}
 )
 _FAR = ("endpoint", "headers", "auth")
+_SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/opt", "/nix/store", "/etc", "/dev", "/proc")
 _MEMBERS = {"stdio": ("command", "args", "env", "cwd"), "http": _FAR, "sse": _FAR}
 _ALL_MEMBERS = ("command", "args", "env", "cwd", "endpoint", "headers", "auth")
 
@@ -120,6 +121,29 @@ def directory(path: str, places: Places, *own: Path) -> Path:
     if not real.is_dir():
         raise Invalid(f"directory {path[:200]!r} does not exist")
     return real
+
+
+def named_files(args: Iterable[str], places: Places) -> list[Path]:
+    """Files that a command line names, such as the script of `python3 /…/server.py`: they are shown although no `paths` names
+    them, as long as somebody allowed their folder. Their neighbours are not."""
+    roots = [root.resolve() for root in (places.files, *places.allowed)]
+    return [Path(arg) for arg in args if arg.startswith("/") and "\0" not in arg and _is_file_under(Path(arg), roots)]
+
+
+def unseen(args: Iterable[str], shown: Iterable[Path]) -> str:
+    """Words about the first path in a command line that a door does not show; "" when there is none."""
+    visible = [*shown, *(Path(top) for top in _SYSTEM)]
+    for arg in args:
+        if arg.startswith("/") and len(arg) > 1 and not _under(Path(arg), visible):
+            return f"it can't see {arg[:200]!r}: name its folder in `paths` (mcp add --read DIR), under what --allow-path opens"
+    return ""
+
+
+def _is_file_under(path: Path, roots: list[Path]) -> bool:
+    try:
+        return _under(path.resolve(), roots) and path.is_file()
+    except (OSError, RuntimeError):  # a loop of symlinks, a name that is too long
+        return False
 
 
 def _under(path: Path, roots: Iterable[Path]) -> bool:

@@ -47,16 +47,16 @@ class StdioLink:
     """One child process, from `open()` to `close()`.
 
     `turn`: a spawn holds the loop for some milliseconds, so the engine's mounts take turns. `redact` is applied to stderr before
-    anybody sees it.
+    anybody sees it. `hint`: words for a server that ends at its start.
     """
 
     modern_first = False
 
-    def __init__(self, wish: Wish, launch: Launch, *, turn: asyncio.Lock, redact: Callable[[str], str]) -> None:
+    def __init__(self, wish: Wish, launch: Launch, *, turn: asyncio.Lock, redact: Callable[[str], str], hint: str = "") -> None:
         self.era: Era = Session()
         self.on_notification: Callable[[str, Raw], None] = unheard
         self.on_closed: Callable[[str], None] = unminded
-        self._wish, self._launch, self._turn, self._redact = wish, launch, turn, redact
+        self._wish, self._launch, self._turn, self._redact, self._hint = wish, launch, turn, redact, hint
         self._exchange = Exchange(wish.name, lambda method, params: self.on_notification(method, params))
         self._child: _Child | None = None
         self._ending: asyncio.Task[None] | None = None
@@ -154,7 +154,8 @@ class StdioLink:
 
     def _unanswered(self, method: str) -> UpstreamFailed:
         said = f": {words}" if (words := self.last_words()) else ""
-        return UpstreamFailed(f"{self._wish.name} {self._ended} before it answered {method}{said}")
+        hint = f"; {self._hint}" if self._hint and method == "initialize" else ""
+        return UpstreamFailed(f"{self._wish.name} {self._ended} before it answered {method}{said}{hint}")
 
     async def _send(self, line: bytes, method: str) -> None:
         child = self._child
