@@ -20,7 +20,7 @@ import sys
 if __name__ == "__main__":
     sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-from rootlink.door import kernel, plan
+from rootlink.door import cgroups, kernel, plan
 from rootlink.door.doors import SEND_SECONDS, Doors
 from rootlink.door.refused import Refused
 
@@ -37,11 +37,14 @@ def main() -> int:
     ours.settimeout(SEND_SECONDS)
     kernel.adopt_orphans()
     signals = _signals()
+    groups = cgroups.enter()
     try:
         return Doors(given, ours, theirs.detach()).run(signals)
     except (Refused, OSError) as error:
         os.write(2, f"rootlink: the engine's door could not be opened: {error}\n".encode())
         return 1
+    finally:
+        cgroups.leave(groups)
 
 
 def _signals() -> int:

@@ -157,7 +157,7 @@ def _inside(first: int, work: Callable[[], None]) -> None:
 def _limit() -> None:
     """After `enter`: RLIMIT_NPROC counts by user namespace, and the machine's other processes must not count here.
 
-    No cgroup: cgroup v2 gives controllers only to what is below a group without processes, and the keeper's has some."""
+    These are each door's; the project's, where there can be any, are its group's (`cgroups.py`)."""
     for what, wanted in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_NOFILE, MAX_FILES), (resource.RLIMIT_NPROC, MAX_TASKS)):
         _, hard = resource.getrlimit(what)
         allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
