@@ -120,7 +120,7 @@ def _become(start: Start, say: socket.socket) -> None:
     own = [os.open(f"/proc/self/ns/{name}", os.O_RDONLY | os.O_CLOEXEC) for name in ("user", "net")]
     _hand_out(say, namespaces.listeners(start.ports), own)
     _limit()
-    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:  # nohup and `&` ignore some
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     for at, fd in enumerate(start.stdio):
