@@ -135,6 +135,8 @@ class ProcessLauncher:
         process = self._started.get(running.process.pid)
         if process is not None and process.poll() is not None:
             return False
+        if running.engine is not None and not identity.alive(running.engine):
+            return False  # its keeper is just tidying up: nobody is to be sent there any more
         return identity.alive(running.process)
 
     async def recover(self, project: str) -> Running | None:
