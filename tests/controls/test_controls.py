@@ -310,8 +310,8 @@ CONTROLS = [
         "tests/door/test_view.py::test_nothing_is_inherited_but_standard_input_output_and_error",
         "src/rootlink/door/spawn.py",
         "    for fd in start.keep:",
-        "    for fd in [*start.keep, say.fileno()]:",
-        "A door's command inherits a socket of the keeper's.",
+        "    for fd in [*start.keep, os.open('/dev/null', os.O_RDONLY)]:",
+        "A door's command inherits what the keeper has open.",
     ),
     Control(
         "tests/door/test_life.py::test_kill_ends_grandchildren_in_sessions_of_their_own",
