@@ -65,7 +65,8 @@ def test_nothing_is_inherited_but_standard_input_output_and_error(kept: Kept) ->
 def test_python_s_signals_are_not_inherited_as_ignored(kept: Kept) -> None:
     status = kept.spawn("cat", "/proc/self/status").text()
     lines = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
-    assert int(lines["SigIgn"], 16) == 0
+    library = 1 << 31 | 1 << 32  # 32 and 33 are the C library's own: ignored, maybe, by who started us, and beyond Python
+    assert int(lines["SigIgn"], 16) & ~library == 0
     assert int(lines["SigBlk"], 16) == 0
     assert {int(lines[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {0}
     assert (lines["NoNewPrivs"], lines["Seccomp"]) == ("1", "2")
