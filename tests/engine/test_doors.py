@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
+from rootlink.egress.hosts import named_ports
 from rootlink.egress.policy import Decision
 from rootlink.engine.decisions import Decisions
-from rootlink.engine.doors import AT_ONCE, Door, Doors, Opened, named_ports
+from rootlink.engine.doors import AT_ONCE, Door, Doors, Opened
 from rootlink.errors import EgressBlocked, Unavailable, UpstreamFailed
 from rootlink.wire.engine import EgressPolicy
 from rootlink.wire.gate import Answer, Listener, Refusal
@@ -243,4 +244,4 @@ async def test_many_ports_are_asked_for_in_pieces_and_a_refused_one_only_once(ma
 
 
 def test_ports_of_rules() -> None:
-    assert named_ports(["a.example", "a.example:443", "a.example:80", "a.example:8443", "*.bad:1"]) == {8443}
+    assert named_ports(["a.example", "a.example:443", "a.example:80", "a.example:8443", "*.bad:1"]) == [8443]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from rootlink.gateway.metrics import Metrics
-from rootlink.wire.provisioner import Traffic
+from rootlink.wire.gate import Counts
 
 
-def lines(metrics: Metrics, gate: Traffic | None) -> list[str]:
+def lines(metrics: Metrics, gate: Counts | None) -> list[str]:
     page = bytes(metrics.page(gate).body).decode()
     return [line for line in page.splitlines() if line.startswith("rootlink_gate_")]
 
@@ -14,7 +14,7 @@ def lines(metrics: Metrics, gate: Traffic | None) -> list[str]:
 def test_the_gates_counts_are_told_as_they_are_now() -> None:
     metrics = Metrics()
     for more in (0, 5):
-        assert lines(metrics, Traffic(doors=2, open=1, connections=7 + more, refused=3, up=10, down=20)) == [
+        assert lines(metrics, Counts(doors=2, open=1, connections=7 + more, refused=3, up=10, down=20)) == [
             "rootlink_gate_doors 2.0",
             "rootlink_gate_open_connections 1.0",
             f"rootlink_gate_connections_total {7 + more}.0",
@@ -26,5 +26,5 @@ def test_the_gates_counts_are_told_as_they_are_now() -> None:
 
 def test_a_gate_that_is_not_there_is_not_told_as_zero() -> None:
     metrics = Metrics()
-    lines(metrics, Traffic(doors=2))
+    lines(metrics, Counts(doors=2))
     assert lines(metrics, None) == []

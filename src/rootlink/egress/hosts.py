@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NoReturn
@@ -160,6 +162,15 @@ def _split_port(text: str) -> tuple[str, str | None]:
         return text, None
     host, _, port_text = text.partition(":")
     return host, port_text
+
+
+def named_ports(rules: Iterable[str]) -> list[int]:
+    """The ports that rules open besides `WEB_PORTS`, sorted. One that can't be read opens nothing, so no port either."""
+    found = set()
+    for text in rules:
+        with suppress(Invalid):
+            found.add(rule(text).port)
+    return sorted(port for port in found if port is not None and port not in WEB_PORTS)
 
 
 def endpoint(text: str) -> tuple[str, int]:

@@ -13,7 +13,6 @@ Rules
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import os
 import socket
@@ -26,9 +25,8 @@ import structlog
 from rootlink.door.channel import Channel
 from rootlink.door.frames import MAX_FDS
 from rootlink.egress import hosts
-from rootlink.egress.hosts import WEB_PORTS
 from rootlink.egress.policy import Decision, Reason
-from rootlink.errors import EgressBlocked, Invalid, RootlinkError, Unavailable, UpstreamFailed
+from rootlink.errors import EgressBlocked, RootlinkError, Unavailable, UpstreamFailed
 from rootlink.wire.engine import EgressPolicy
 from rootlink.wire.gate import Answer, Ask, Close, Hello, Listen, Listener, Named, Open, Refusal, ToEngine, Welcome
 
@@ -77,15 +75,6 @@ class Door:
         return not self.packages and self.token is None
 
 
-def named_ports(rules: Iterable[str]) -> set[int]:
-    """The ports that rules of an allowlist open besides 443 and 80, `MOST_PORTS` at most."""
-    found = set()
-    for text in rules:
-        with contextlib.suppress(Invalid):
-            found.add(hosts.rule(text).port)
-    return set(sorted(port for port in found if port is not None and port not in WEB_PORTS)[:MOST_PORTS])
-
-
 class _Gone(Exception):
     """The gate went away before it answered."""
 
@@ -97,7 +86,7 @@ class Doors:
         self, path: str, project: str, key: str, policy: EgressPolicy, *, record: Record, more: More | None = None
     ) -> None:
         self._path, self._hello = path, Hello(project, key)
-        self._policy_ports = named_ports(policy.allow)
+        self._policy_ports = set(hosts.named_ports(policy.allow))
         self._record, self._more = record, more
         self._doors: dict[int, Door] = {}
         self._growing: dict[int, asyncio.Task[None]] = {}
@@ -155,11 +144,11 @@ class Doors:
         return self._wanted(scope)[:AT_ONCE]
 
     def _wanted(self, scope: Iterable[str] | None) -> list[int]:
-        return sorted(self._policy_ports | named_ports(scope or ()))[:MOST_PORTS]
+        return sorted(self._policy_ports.union(hosts.named_ports(scope or ())))[:MOST_PORTS]
 
     def update(self, policy: EgressPolicy) -> None:
         """New ports are on their way; `settled()` says when they are there."""
-        self._policy_ports = named_ports(policy.allow)
+        self._policy_ports = set(hosts.named_ports(policy.allow))
         for door in list(self._doors.values()):
             door.tried.clear()
             self._grow(door)

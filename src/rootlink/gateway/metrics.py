@@ -10,7 +10,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from starlette.responses import Response
 
-from rootlink.wire.provisioner import Traffic
+from rootlink.wire.gate import Counts
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
@@ -41,7 +41,7 @@ class Metrics:
     def relayed(self, seconds: float) -> None:
         self._seconds.observe(seconds)
 
-    def page(self, gate: Traffic | None = None) -> Response:
+    def page(self, gate: Counts | None = None) -> Response:
         """`gate`: what the gate counts now; its families are absent when it is not there."""
         self._gate.now = gate
         return Response(generate_latest(self._registry), media_type="text/plain; version=0.0.4; charset=utf-8")
@@ -50,7 +50,7 @@ class Metrics:
 class _Gate(Collector):
     """The gate keeps its own count; this only tells it."""
 
-    now: Traffic | None = None
+    now: Counts | None = None
 
     def collect(self) -> Iterator[Metric]:
         now = self.now

@@ -11,7 +11,8 @@ import msgspec
 from rootlink.errors import Internal, Unavailable, UpstreamFailed, from_code
 from rootlink.gateway.link import Broken, Link, LinkError, Links, Untaken, request
 from rootlink.wire.engine import InstallEvent
-from rootlink.wire.provisioner import EngineAddress, EngineView, Traffic
+from rootlink.wire.gate import Counts
+from rootlink.wire.provisioner import EngineAddress, EngineView
 
 MOST = 8 * 1024 * 1024  # bytes of an answer; more is no answer of the provisioner's
 TRIES = 3
@@ -70,9 +71,9 @@ class ProvisionerClient:
     async def remove(self, connection: str, within: float) -> None:
         await self._ask(b"POST", f"/connections/{connection}/remove", msgspec.Raw, within)
 
-    async def traffic(self, within: float) -> Traffic:
+    async def traffic(self, within: float) -> Counts:
         """Of the gate, all projects together."""
-        return await self._ask(b"GET", "/gate", Traffic, within)
+        return await self._ask(b"GET", "/gate", Counts, within)
 
     async def health(self) -> None:
         await self._ask(b"GET", "/healthz", msgspec.Raw, 3.0)

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import structlog
 
+from rootlink.egress import hosts
 from rootlink.errors import NotFound, RootlinkError, Unavailable
 from rootlink.provisioner.crew import Crew
 from rootlink.provisioner.environment import Opened, unsealed
@@ -36,14 +37,13 @@ from rootlink.provisioner.layout import Layout
 from rootlink.provisioner.lifecycle import Event, State, after, delay
 from rootlink.provisioner.line import Line
 from rootlink.provisioner.once import Once
-from rootlink.provisioner.ports import beside_web
 from rootlink.records.engine import EngineRow
 from rootlink.records.secret import Secret
 from rootlink.sealing.unseal import Unsealer
 from rootlink.store.store import Store
 from rootlink.wire.engine import Decision, EgressPolicy, EngineConfig, EngineStatus, Environment, Sandbox
 from rootlink.wire.gate import Counts
-from rootlink.wire.provisioner import EngineAddress, EngineView, Traffic
+from rootlink.wire.provisioner import EngineAddress, EngineView
 
 T = TypeVar("T")
 Mark = tuple[frozenset[tuple[str, int, int]], tuple[str, ...]]  # (name, version, hash of the ciphertext) of secrets; domains
@@ -202,7 +202,7 @@ class Engines:
     async def pull_decisions(self, project: str) -> None:
         await self._pull(await self._seat(project))
 
-    async def traffic(self) -> Traffic:
+    async def traffic(self) -> Counts:
         """Of all projects. Raises Unavailable when no gate answers."""
         if self._gate is None:
             raise Unavailable("there is no gate here")
@@ -392,7 +392,7 @@ class Engines:
             catalog=self._operator.catalog(),
             doors=str(self._layout.doors) if self._gate is not None else "",
             no_stdio=tier.no_stdio,
-            package_ports=beside_web(packages.allow),
+            package_ports=hosts.named_ports(packages.allow),
         )
 
     async def _tier(self) -> Tier:
@@ -422,7 +422,7 @@ class Engines:
         if self._gate is not None:
             self._gate.forget(seat.project)
 
-    async def _traffic(self, seat: Seat) -> Traffic | None:
+    async def _traffic(self, seat: Seat) -> Counts | None:
         if self._gate is None or seat.running is None or not self._gate.connected:
             return None
         with contextlib.suppress(Unavailable):
@@ -610,5 +610,5 @@ def _make_folder(path: Path) -> None:
         raise Unavailable(f"{path} can't be made: {error.strerror}") from None
 
 
-def _traffic(*counts: Counts) -> Traffic:
-    return Traffic(**{name: sum(getattr(one, name) for one in counts) for name in Traffic.__struct_fields__})
+def _traffic(*counts: Counts) -> Counts:
+    return Counts(**{name: sum(getattr(one, name) for one in counts) for name in Counts.__struct_fields__})

@@ -10,7 +10,7 @@
     POST   /projects/{project}/decisions → {}; pulls what the running engine refused into the store
     POST   /connections/{id}/reconcile  → NDJSON stream of `InstallEvent`; after `failed` nothing of the connection is left
     POST   /connections/{id}/remove     → {}; undoes the connection in the engine, then in the store
-    GET    /gate                        → Traffic, of all projects; `unavailable` when no gate answers
+    GET    /gate                        → Counts, of all projects; `unavailable` when no gate answers
     GET    /healthz                     → {}
 
 `{project}` is a project id. Answers are the envelope of CONTRACT §3.
@@ -21,6 +21,7 @@ from __future__ import annotations
 import msgspec
 
 from rootlink.wire.engine import Sandbox
+from rootlink.wire.gate import Counts
 
 
 class EngineAddress(msgspec.Struct, frozen=True):
@@ -29,18 +30,6 @@ class EngineAddress(msgspec.Struct, frozen=True):
     socket: str
     key: str
     generation: int
-
-
-class Traffic(msgspec.Struct, frozen=True):
-    """What went through the gate in its life, but for `doors` and `open`, which are now. `up`, `down`: bytes from and to what is
-    behind doors."""
-
-    doors: int = 0
-    open: int = 0
-    connections: int = 0
-    refused: int = 0
-    up: int = 0
-    down: int = 0
 
 
 class EngineView(msgspec.Struct, frozen=True):
@@ -60,4 +49,4 @@ class EngineView(msgspec.Struct, frozen=True):
     idle_secs: float | None = None
     error: str | None = None
     no_stdio: str | None = None
-    egress: Traffic | None = None
+    egress: Counts | None = None

@@ -34,7 +34,7 @@ from typing import Any, Protocol
 
 import psutil
 
-from rootlink.engine.doors import Door, Doors, unminded
+from rootlink.engine.doors import AT_ONCE, Door, Doors, unminded
 from rootlink.engine.keeper import Keeper, Order
 from rootlink.errors import RootlinkError, from_code
 from rootlink.wire.gate import Listener, Refusal
@@ -233,7 +233,9 @@ class Kept:
             cwd=str(wish.cwd),
             read=_named([*wish.read, *wish.readonly], wish.write),
             write=_named(wish.write),
-            ports=wish.ports if wish.installs else self._doors.ports(wish.egress),
+            ports=(wish.ports if wish.installs else self._doors.ports(wish.egress))[
+                :AT_ONCE
+            ],  # the door grows to have the others
             store=wish.installs,
         )
 

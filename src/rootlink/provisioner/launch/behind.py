@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import rootlink
+from rootlink.door import namespaces
 from rootlink.door.plan import Plan
 from rootlink.door.probe import bubblewrap
+from rootlink.egress import hosts
 from rootlink.errors import Unavailable
 from rootlink.provisioner.layout import Layout
-from rootlink.provisioner.ports import beside_web
 from rootlink.wire.engine import EngineConfig
 
 PLAIN = (  # of the environment, what anybody may read in a command line
@@ -29,6 +30,7 @@ PLAIN = (  # of the environment, what anybody may read in a command line
     *("SSL_CERT_FILE", "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
 )
 CA_BUNDLE = "ca.pem"  # the system's roots and the operator's, which the engine writes into its state
+FIRST_PORTS = namespaces.MAX_PORTS - len(namespaces.ALWAYS)  # the engine asks its keeper for more itself
 MOUNTS = "mounts"  # what mounts keep, in the engine's state
 
 
@@ -65,7 +67,7 @@ class Behind:
             write_roots=[*config.allow_paths, *own],
             store=config.store_dir,
             ca=bundle if extra else None,
-            ports=beside_web(config.policy.allow),
+            ports=hosts.named_ports(config.policy.allow)[:FIRST_PORTS],
         )
 
 
