@@ -202,3 +202,8 @@ async def test_what_an_engine_writes_into_its_own_folder_decides_nothing_about_p
     stage.layout.lock(project).write_bytes(msgspec.json.encode(me))
     assert hold.holder(stage.layout.lock(project)) == running.engine
     await one.stop(running)
+
+
+def test_an_allowlist_with_more_ports_than_a_door_can_begin_with_keeps_no_engine_from_starting(stage: Stage) -> None:
+    found = plan(stage, policy=EgressPolicy([f"a.example:{port}" for port in range(9000, 9040)]))
+    assert 2 * (len(found.ports) + 2) + 8 <= 64  # descriptors of one frame: two a port, and what every door has besides
