@@ -22,6 +22,7 @@ from rootlink.engine.mounts.flood import PATIENCE, RATE, Flood
 from rootlink.engine.mounts.lines import Lines, LineTooLong
 from rootlink.engine.mounts.mirrors import BadMirror, mirrors
 from rootlink.errors import UpstreamFailed
+from tests.harness.calls import Told
 
 # JSON-RPC
 
@@ -121,7 +122,9 @@ async def test_a_callback_that_fails_costs_nobody_else() -> None:
         raise RuntimeError
 
     exchange = Exchange("far", broken)
-    asked = exchange.ask("a", None, progress=lambda notice: 1 / 0)
+    broken_call = Told()
+    broken_call.tell = lambda method, params: 1 / 0  # type: ignore[method-assign]
+    asked = exchange.ask("a", None, broken_call)
     exchange.receive(rpc.notification("x"))
     exchange.receive(rpc.notification("notifications/progress", {"progressToken": asked.id, "progress": 1}))
     exchange.receive(rpc.answer(asked.id, {}))

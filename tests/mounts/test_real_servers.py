@@ -15,6 +15,7 @@ from rootlink.engine.mounts.supervisor import Mounts
 from rootlink.engine.packages import Packages
 from rootlink.wire.mounts import MountSpec, Paths
 from tests.harness import node
+from tests.harness.calls import Told
 from tests.mounts.conftest import MakeMounts
 from tests.mounts.ground import call, tree, until
 
@@ -68,7 +69,7 @@ async def test_everything_shows_all_kinds_and_its_progress(make: MakeMounts) -> 
     assert lists.resources
     assert lists.templates
     assert lists.prompts
-    seen: list[dict[str, Any]] = []
+    told = Told()
     params = {"name": "trigger-long-running-operation", "arguments": {"duration": 1, "steps": 2}}
-    await mount.request("tools/call", params, progress=seen.append)
-    await until(lambda: len(seen) == 2, "both steps were told")
+    await mount.request("tools/call", params, call=told)
+    await until(lambda: len(told.steps) == 2, "both steps were told")

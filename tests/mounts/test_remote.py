@@ -15,6 +15,7 @@ from rootlink.engine.mounts.mount import Mount
 from rootlink.engine.rpc import RpcError
 from rootlink.errors import EgressBlocked, Invalid, Unavailable, UpstreamFailed
 from rootlink.wire.mounts import Auth, MountSpec
+from tests.harness.calls import Told
 from tests.mounts.conftest import MakeMounts
 from tests.mounts.ground import call, served, until, until_async
 
@@ -59,9 +60,9 @@ async def test_the_sdks_server_tells_of_new_tools_and_progress(make: MakeMounts)
         await call(mount, "grow")
         await until(lambda: {"tools"} in told, "the new tool was told")
         assert "grown" in await tools(mount)
-        seen: list[dict[str, Any]] = []
-        await mount.request("tools/call", {"name": "steps", "arguments": {}}, progress=seen.append)
-        assert [notice["progress"] for notice in seen] == [0, 1, 2]
+        call_told = Told()
+        await mount.request("tools/call", {"name": "steps", "arguments": {}}, call=call_told)
+        assert [notice["progress"] for notice in call_told.steps] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("arguments", [(), ("json",), ("no-stream",), ("400",)])

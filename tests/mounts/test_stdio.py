@@ -14,6 +14,7 @@ from rootlink.engine.mounts import launch
 from rootlink.engine.rpc import RpcError
 from rootlink.errors import Conflict, Invalid, NotFound, UpstreamFailed
 from rootlink.wire.mounts import MountSpec
+from tests.harness.calls import Told
 from tests.mounts.conftest import MakeMounts
 from tests.mounts.ground import SERVERS, call, hostile, plain, tree, until, until_async
 
@@ -56,11 +57,11 @@ async def test_many_calls_at_once_each_get_their_own_answer(make: MakeMounts) ->
 
 async def test_progress_reaches_its_caller_and_no_foreign_token_the_server(make: MakeMounts) -> None:
     mount = await make().add("main", plain())
-    seen: list[dict[str, Any]] = []
+    told = Told()
     params = {"name": "progress", "arguments": {}, "_meta": {"progressToken": "theirs", "trace": "kept"}}
-    meta = msgspec.json.decode(await mount.request("tools/call", params, progress=seen.append))["content"][0]["text"]
-    assert [notice["progress"] for notice in seen] == [0, 1, 2]
-    assert all("progressToken" not in notice for notice in seen)
+    meta = msgspec.json.decode(await mount.request("tools/call", params, call=told))["content"][0]["text"]
+    assert [notice["progress"] for notice in told.steps] == [0, 1, 2]
+    assert all("progressToken" not in notice for notice in told.steps)
     assert json.loads(meta)["trace"] == "kept"
     assert json.loads(meta)["progressToken"] != "theirs"
     meta = msgspec.json.decode(await mount.request("tools/call", params))["content"][0]["text"]

@@ -88,6 +88,7 @@ class Engine:
             secrets=config.secrets,
             allow_paths=[Path(path) for path in config.allow_paths],
             on_change=lambda ws, kinds: self.installer.changed(ws, kinds),
+            on_updated=self.changes.updated,
             trust=self.trust,
             no_stdio=config.no_stdio,
         )

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+from msgspec import Raw
+
 KINDS = ("tools", "prompts", "resources")
 METHODS = {kind: f"notifications/{kind}/list_changed" for kind in KINDS}
 
@@ -20,11 +22,16 @@ class Listener(Protocol):
         ...
 
 
+Updated = Callable[[str, str, Raw, str | None], None]
+"""(ws, uri, params, key): a resource somebody subscribed to changed; `key`: the one client it is for, None: every subscriber."""
+
+
 class Changes:
     def __init__(self) -> None:
         self._listeners: dict[str, list[Listener]] = {}
         self.before: Callable[[str], None] = lambda ws: None
         self.sessions: Callable[[str, set[str]], int] = lambda ws, kinds: 0
+        self.on_updated: list[Updated] = []
 
     @contextmanager
     def listen(self, ws: str, listener: Listener) -> Iterator[None]:
@@ -40,3 +47,7 @@ class Changes:
         self.before(ws)
         heard = sum(1 for listener in tuple(self._listeners.get(ws, ())) if listener(kinds))
         return heard + self.sessions(ws, kinds)
+
+    def updated(self, ws: str, uri: str, params: Raw, key: str | None) -> None:
+        for tell in self.on_updated:
+            tell(ws, uri, params, key)

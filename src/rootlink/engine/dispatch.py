@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from rootlink.engine.calls import Call, Client
 from rootlink.engine.catalogue import FunctionTarget, MountTarget, OwnTarget, View, merge
 from rootlink.engine.functions.host import FunctionHost, Run
 from rootlink.engine.mounts.supervisor import Mounts
@@ -21,7 +22,6 @@ from rootlink.errors import RootlinkError, rpc_error
 INVALID_PARAMS, METHOD_NOT_FOUND, RESOURCE_NOT_FOUND = -32602, -32601, -32002
 
 Params = dict[str, Any]
-Progress = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class Dispatch:
     def __init__(self, mounts: Mounts, functions: FunctionHost, own: OwnTools, redact: Callable[[str], str]) -> None:
         self._mounts, self._functions, self._own, self._redact = mounts, functions, own, redact
         self._views: dict[str, View] = {}
-        self._methods: dict[str, Callable[[Caller, Params, Progress | None], Awaitable[msgspec.Raw]]] = {
+        self._methods: dict[str, Callable[[Caller, Params, Call | None], Awaitable[msgspec.Raw]]] = {
             "ping": self._ping,
             "tools/list": self._lister("tools"),
             "prompts/list": self._lister("prompts"),
@@ -85,7 +85,7 @@ class Dispatch:
             "completion/complete": self._complete,
         }
 
-    def view(self, ws: str) -> View:
+    def view(self, ws: str, client: Client | None = None) -> View:
         view = self._views.get(ws)
         if view is None:
             functions = [self._functions.tool(ws, deployed.name) for deployed in self._functions.list(ws)]
@@ -95,13 +95,13 @@ class Dispatch:
     def forget(self, ws: str) -> None:
         self._views.pop(ws, None)
 
-    async def handle(self, caller: Caller, method: str, params: Params, progress: Progress | None = None) -> msgspec.Raw:
+    async def handle(self, caller: Caller, method: str, params: Params, call: Call | None = None) -> msgspec.Raw:
         """The result of `method` as JSON bytes. Raises RpcError, and nothing else but cancellation."""
         act = self._methods.get(method)
         if act is None:
             raise RpcError(METHOD_NOT_FOUND, f"Method not found: {method[:100]}")
         try:
-            return await act(caller, params, progress)
+            return await act(caller, params, call)
         except RootlinkError as error:
             answer = rpc_error(error)
             raise RpcError(answer["code"], self._redact(error.message), answer["data"]) from error
@@ -117,13 +117,29 @@ class Dispatch:
             "completions": {},
         }
 
-    async def _ping(self, caller: Caller, params: Params, progress: Progress | None) -> msgspec.Raw:
+    async def subscribe(self, caller: Caller, uri: object, client: Client) -> None:
+        """`resources/subscribe`, and a `subscriptions/listen` that names resources. Raises RpcError."""
+        raise RpcError(METHOD_NOT_FOUND, "Method not found: resources/subscribe")
+
+    async def unsubscribe(self, caller: Caller, uri: object, client: Client) -> None:
+        raise RpcError(METHOD_NOT_FOUND, "Method not found: resources/unsubscribe")
+
+    def level(self, caller: Caller, client: Client, level: str) -> None:
+        self._mounts.level(caller.ws, client, level)
+
+    def told(self, caller: Caller, client: Client, method: str, params: msgspec.Raw) -> None:
+        self._mounts.told(caller.ws, client, method, params)
+
+    def forget_client(self, key: str) -> None:
+        self._mounts.forget_client(key)
+
+    async def _ping(self, caller: Caller, params: Params, call: Call | None) -> msgspec.Raw:
         return msgspec.Raw(b"{}")
 
-    def _lister(self, member: str) -> Callable[[Caller, Params, Progress | None], Awaitable[msgspec.Raw]]:
+    def _lister(self, member: str) -> Callable[[Caller, Params, Call | None], Awaitable[msgspec.Raw]]:
         head = b'{"' + member.encode() + b'":'
 
-        async def answer(caller: Caller, params: Params, progress: Progress | None) -> msgspec.Raw:
+        async def answer(caller: Caller, params: Params, call: Call | None) -> msgspec.Raw:
             if params.get("cursor") is not None:
                 raise RpcError(INVALID_PARAMS, "Unknown cursor: this list has one page")
             kept = "managed_tools" if member == "tools" and caller.manages else member
@@ -131,7 +147,7 @@ class Dispatch:
 
         return answer
 
-    async def _call_tool(self, caller: Caller, params: Params, progress: Progress | None) -> msgspec.Raw:
+    async def _call_tool(self, caller: Caller, params: Params, call: Call | None) -> msgspec.Raw:
         name, arguments = params.get("name"), params.get("arguments")
         if not isinstance(name, str):
             raise RpcError(INVALID_PARAMS, "tools/call needs `name`, a string")
@@ -140,22 +156,22 @@ class Dispatch:
         target = self.view(caller.ws).targets.get(name)
         if isinstance(target, MountTarget):
             mount = self._mounts.get(caller.ws, target.mount)
-            return await mount.request("tools/call", {**params, "name": target.name}, progress=progress)
+            return await mount.request("tools/call", {**params, "name": target.name}, call=call)
         if isinstance(target, FunctionTarget):
             return raw(run_result(await self._functions.invoke(caller.ws, target.name, arguments or {}, trigger="mcp")))
         if isinstance(target, OwnTarget):
             return raw(await self._own.call(caller, name, arguments or {}))
         raise RpcError(INVALID_PARAMS, f"Unknown tool: {name[:200]}", {"code": "not_found"})
 
-    async def _get_prompt(self, caller: Caller, params: Params, progress: Progress | None) -> msgspec.Raw:
+    async def _get_prompt(self, caller: Caller, params: Params, call: Call | None) -> msgspec.Raw:
         target = self._prompt(caller, params.get("name"))
-        return await self._mounts.get(caller.ws, target.mount).request("prompts/get", {**params, "name": target.name})
+        return await self._mounts.get(caller.ws, target.mount).request("prompts/get", {**params, "name": target.name}, call=call)
 
-    async def _read_resource(self, caller: Caller, params: Params, progress: Progress | None) -> msgspec.Raw:
+    async def _read_resource(self, caller: Caller, params: Params, call: Call | None) -> msgspec.Raw:
         owner = self._resource_owner(caller, params.get("uri"))
-        return await self._mounts.get(caller.ws, owner).request("resources/read", params)
+        return await self._mounts.get(caller.ws, owner).request("resources/read", params, call=call)
 
-    async def _complete(self, caller: Caller, params: Params, progress: Progress | None) -> msgspec.Raw:
+    async def _complete(self, caller: Caller, params: Params, call: Call | None) -> msgspec.Raw:
         ref = params.get("ref")
         if not isinstance(ref, dict):
             raise RpcError(INVALID_PARAMS, "completion/complete needs `ref`, an object")
@@ -164,7 +180,7 @@ class Dispatch:
             asked, owner = {**params, "ref": {**ref, "name": target.name}}, target.mount
         else:
             asked, owner = params, self._template_owner(caller, ref.get("uri"))
-        return await self._mounts.get(caller.ws, owner).request("completion/complete", asked)
+        return await self._mounts.get(caller.ws, owner).request("completion/complete", asked, call=call)
 
     def _prompt(self, caller: Caller, name: object) -> MountTarget:
         target = self.view(caller.ws).prompts.get(name) if isinstance(name, str) else None

@@ -59,6 +59,7 @@ class _Error(msgspec.Struct):
 _envelope = msgspec.json.Decoder(Envelope)
 _error = msgspec.json.Decoder(_Error)
 _any: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
+_members = msgspec.json.Decoder(dict[str, Raw])
 _encode = msgspec.json.Encoder().encode
 
 
@@ -109,6 +110,20 @@ def error(raw: Raw) -> RpcError:
     except UNREADABLE:
         return RpcError(INTERNAL_ERROR, "the server answered with an error that cannot be read")
     return RpcError(found.code, found.message, found.data)
+
+
+def members(raw: Raw | UnsetType) -> dict[str, Raw]:
+    """An object's members, each as the bytes it is; {} when it is none."""
+    if raw is UNSET:
+        return {}
+    try:
+        return _members.decode(raw)
+    except UNREADABLE:
+        return {}
+
+
+def raw(value: Any) -> Raw:
+    return Raw(_encode(value))
 
 
 def value(raw: Raw | UnsetType) -> Any:

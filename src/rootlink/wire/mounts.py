@@ -43,6 +43,7 @@ class MountSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     paths: Paths = Paths()
     lock: str | None = None  # package-lock.json of the catalogue's entry; None: resolved at first install
     concurrency: int | None = None  # calls in flight at once; None: no limit
+    session: Literal["shared", "client"] | None = None  # a session-era server: one for all, or one a client; None: by transport
 
 
 class FunctionSpec(msgspec.Struct, frozen=True, omit_defaults=True):

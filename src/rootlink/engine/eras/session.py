@@ -15,9 +15,11 @@ from typing import Any
 import msgspec
 
 from rootlink import __version__
+from rootlink.engine.calls import Client
 from rootlink.engine.changes import METHODS, Changes
 from rootlink.engine.dispatch import Caller, Dispatch
 from rootlink.engine.eras.frames import Id, Message, error_frame, notification_frame, result_frame
+from rootlink.engine.eras.running import Running
 from rootlink.engine.eras.stream import EventStream, event
 from rootlink.engine.rpc import RpcError
 from rootlink.engine.state import SessionRow, State
@@ -36,6 +38,7 @@ class Session:
         self.stream: EventStream | None = None
         self.pending: set[str] = set()
         self.calls: dict[Id, asyncio.Future[Any]] = {}
+        self.client = Client(row.id, False, row.version, {}, {})
 
     def notify(self, kinds: set[str]) -> bool:
         """Tell the client that lists changed; kept for its next stream when it has none open."""
@@ -130,7 +133,8 @@ class Sessions:
     async def answer(self, caller: Caller, session: Session, message: Message, emit: Callable[[bytes], object]) -> bytes:
         """The answer to one request; progress of the call goes to `emit` as frames while it runs."""
         id, params = message["id"], message.get("params", {})
-        call = asyncio.ensure_future(self._dispatch.handle(caller, message["method"], params, progress_frames(params, emit)))
+        running = Running(session.client, params, None, emit)
+        call = asyncio.ensure_future(self._dispatch.handle(caller, message["method"], params, running))
         session.calls[id] = call
         try:
             return result_frame(id, await call)
@@ -157,16 +161,3 @@ def _being_cancelled() -> bool:
     """Whether it is this very task that somebody cancels, and not only the call it waits for."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
-
-
-def progress_frames(params: dict[str, Any], emit: Callable[[bytes], object]) -> Callable[[dict[str, Any]], None] | None:
-    """A progress callback that restores the client's own token, or None when the client gave none."""
-    meta = params.get("_meta")
-    if not isinstance(meta, dict) or meta.get("progressToken") is None:
-        return None
-    token = meta["progressToken"]
-
-    def tell(progress: dict[str, Any]) -> None:
-        emit(notification_frame("notifications/progress", {**progress, "progressToken": token}))
-
-    return tell

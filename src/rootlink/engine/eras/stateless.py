@@ -16,10 +16,12 @@ from typing import Any
 
 import msgspec
 
+from rootlink.engine.calls import Client
 from rootlink.engine.changes import KINDS, METHODS, Changes
 from rootlink.engine.dispatch import INVALID_PARAMS, METHOD_NOT_FOUND, RESOURCE_NOT_FOUND, Caller, Dispatch, raw
 from rootlink.engine.eras.frames import INVALID_REQUEST, PARSE_ERROR, Message, error_frame, notification_frame, result_frame
-from rootlink.engine.eras.session import SERVER_INFO, progress_frames
+from rootlink.engine.eras.running import Running
+from rootlink.engine.eras.session import SERVER_INFO
 from rootlink.engine.eras.stream import EventStream, event
 from rootlink.engine.rpc import RpcError
 
@@ -122,7 +124,9 @@ class Stateless:
         if not asked["_meta"]:
             del asked["_meta"]
         try:
-            result = await self._dispatch.handle(caller, method, asked, progress_frames(params, emit))
+            result = await self._dispatch.handle(
+                caller, method, asked, Running(_client(caller, params["_meta"]), params, None, emit)
+            )
         except RpcError as error:
             if error.code == RESOURCE_NOT_FOUND:
                 raise RpcError(INVALID_PARAMS, error.message, error.data) from error
@@ -160,6 +164,17 @@ class Stateless:
     def close_all(self) -> None:
         for stream in self._streams:
             stream.end()
+
+
+def _client(caller: Caller, meta: dict[str, Any]) -> Client:
+    info, capabilities = meta.get(META + "clientInfo"), meta.get(META + "clientCapabilities")
+    return Client(
+        caller.principal,
+        True,
+        VERSION,
+        info if isinstance(info, dict) else {},
+        capabilities if isinstance(capabilities, dict) else {},
+    )
 
 
 def refusal(message: object, error: RpcError) -> bytes:

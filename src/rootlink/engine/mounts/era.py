@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from rootlink import __version__
 from rootlink.engine import rpc
+from rootlink.engine.calls import Call
 from rootlink.engine.mounts.mirrors import mirrors
 from rootlink.engine.rpc import RpcError
 from rootlink.errors import UpstreamFailed
@@ -51,7 +52,7 @@ class Era(Protocol):
     def version(self) -> str: ...
     @property
     def stateless(self) -> bool: ...
-    def dress(self, params: Mapping[str, Any] | None) -> Mapping[str, Any] | None: ...
+    def dress(self, params: Mapping[str, Any] | None, call: Call | None) -> Mapping[str, Any] | None: ...
     def headers(self, method: str, params: Mapping[str, Any] | None) -> dict[str, str]: ...
 
 
@@ -62,7 +63,7 @@ class Session:
     version: str = ""
     stateless: bool = field(default=False, init=False)
 
-    def dress(self, params: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    def dress(self, params: Mapping[str, Any] | None, call: Call | None) -> Mapping[str, Any] | None:
         return params
 
     def headers(self, method: str, params: Mapping[str, Any] | None) -> dict[str, str]:
@@ -77,13 +78,14 @@ class Stateless:
     stateless: bool = field(default=True, init=False)
     mirrored: dict[str, dict[tuple[str, ...], str]] = field(default_factory=dict)
 
-    def dress(self, params: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    def dress(self, params: Mapping[str, Any] | None, call: Call | None) -> Mapping[str, Any]:
         held = params.get("_meta") if params else None
+        client = call.client if call is not None else None
         meta = {
             **(held if isinstance(held, dict) else {}),
             f"{_META}protocolVersion": self.version,
-            f"{_META}clientInfo": CLIENT,
-            f"{_META}clientCapabilities": CAPABILITIES,
+            f"{_META}clientInfo": CLIENT if client is None else client.info,
+            f"{_META}clientCapabilities": CAPABILITIES if client is None else client.capabilities,
         }
         return {**(params or {}), "_meta": meta}
 

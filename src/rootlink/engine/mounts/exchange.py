@@ -9,7 +9,7 @@ Rules
 - Whoever waits hears at once when the answer came but cannot be read, and when the link ends.
 - A server's `ping` is answered; every other request of a server's is refused politely (-32601): no client stands behind it here.
 - Only UNASKED and BAD count as noise (`flood.py`): a server that answers fast what it was asked is not a flood.
-- A progress token of ours never leaves the link: the caller's callback gets the notification's other members.
+- A progress token of ours never leaves the link: the call is told the notification's other members.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from msgspec import UNSET, Raw
+from msgspec import UNSET, Raw, UnsetType
 
 from rootlink.engine import rpc
+from rootlink.engine.calls import Call
 from rootlink.errors import UpstreamFailed
 
 log = structlog.get_logger(__name__)
-Progress = Callable[[dict[str, Any]], None]
 _ID = re.compile(rb'"id"\s*:\s*(\d{1,18})\s*[,}]')
 
 
@@ -45,7 +45,7 @@ class Asked:
     method: str
     line: bytes
     answer: asyncio.Future[Raw]
-    progress: Progress | None
+    call: Call | None
 
 
 class Exchange:
@@ -59,11 +59,11 @@ class Exchange:
         self.bad = 0
         self.stray = 0
 
-    def ask(self, method: str, params: Mapping[str, Any] | None, progress: Progress | None = None) -> Asked:
+    def ask(self, method: str, params: Mapping[str, Any] | None, call: Call | None = None) -> Asked:
         id = next(self._ids)
-        line = rpc.request(id, method, _with_token(params, id if progress else None))
+        line = rpc.request(id, method, _with_token(params, id if call is not None and call.progress else None))
         answer: asyncio.Future[Raw] = asyncio.get_running_loop().create_future()
-        asked = self._asked[id] = Asked(id, method, line, answer, progress)
+        asked = self._asked[id] = Asked(id, method, line, answer, call)
         return asked
 
     def forget(self, asked: Asked) -> None:
@@ -135,7 +135,7 @@ class Exchange:
     def _notice(self, envelope: rpc.Envelope) -> None:
         assert envelope.method is not UNSET
         if envelope.method == "notifications/progress":
-            self._progressed(rpc.value(envelope.params))
+            self._progressed(envelope.params)
             return
         params = Raw(b"{}") if envelope.params is UNSET else envelope.params
         try:
@@ -143,14 +143,15 @@ class Exchange:
         except Exception:
             log.exception("notification", mount=self._name, method=envelope.method[:80])
 
-    def _progressed(self, params: Any) -> None:
-        token = params.pop("progressToken", None) if isinstance(params, dict) else None
+    def _progressed(self, raw: Raw | UnsetType) -> None:
+        params = rpc.members(raw)
+        token = rpc.value(params.pop("progressToken", UNSET))
         asked = self._asked.get(token) if isinstance(token, int) else None
-        if asked is None or asked.progress is None:
+        if asked is None or asked.call is None or not asked.call.progress:
             self.stray += 1
             return
         try:
-            asked.progress(params)
+            asked.call.tell("notifications/progress", rpc.raw(params))
         except Exception:
             log.exception("progress", mount=self._name, method=asked.method)
 

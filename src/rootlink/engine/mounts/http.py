@@ -23,9 +23,10 @@ import structlog
 from msgspec import UNSET, Raw
 
 from rootlink.engine import rpc
+from rootlink.engine.calls import Call
 from rootlink.engine.mounts.era import Refused, initialize
 from rootlink.engine.mounts.events import Event, Events
-from rootlink.engine.mounts.exchange import Asked, Progress
+from rootlink.engine.mounts.exchange import Asked
 from rootlink.engine.mounts.link import MESSAGE_CAP
 from rootlink.engine.mounts.listing import NOTICES
 from rootlink.engine.mounts.remote import BOTH, EVENTS, JSON, Far, RemoteLink, merged
@@ -61,10 +62,10 @@ class HttpLink(RemoteLink):
     async def open(self) -> None:
         self._far.scope.check(self._far.url)
 
-    async def request(self, method: str, params: Mapping[str, Any] | None = None, *, progress: Progress | None = None) -> Raw:
+    async def request(self, method: str, params: Mapping[str, Any] | None = None, *, call: Call | None = None) -> Raw:
         self._raise_if_ended(method)
-        dressed = self.era.dress(params)
-        asked = self._exchange.ask(method, dressed, progress)
+        dressed = self.era.dress(params, call)
+        asked = self._exchange.ask(method, dressed, call)
         carrier = self._spawn(self._carry(asked, dressed))
         try:
             return await asked.answer
@@ -77,7 +78,7 @@ class HttpLink(RemoteLink):
 
     async def notify(self, method: str, params: Mapping[str, Any] | None = None) -> None:
         self._raise_if_ended(method)
-        dressed = self.era.dress(params)
+        dressed = self.era.dress(params, None)
         held = await self._held(method)
         try:
             await self._tell(rpc.notification(method, dressed), method, dressed, held)

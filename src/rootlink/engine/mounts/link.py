@@ -14,8 +14,8 @@ from typing import Any, Protocol
 
 from msgspec import Raw
 
+from rootlink.engine.calls import Call
 from rootlink.engine.mounts.era import Era
-from rootlink.engine.mounts.exchange import Progress
 from rootlink.engine.mounts.refusals import Refusals
 
 MESSAGE_CAP = 4 << 20  # bytes of one message, whatever carries it
@@ -40,7 +40,7 @@ class Link(Protocol):
         """Raises UpstreamFailed, EgressBlocked."""
         ...
 
-    async def request(self, method: str, params: Mapping[str, Any] | None = None, *, progress: Progress | None = None) -> Raw:
+    async def request(self, method: str, params: Mapping[str, Any] | None = None, *, call: Call | None = None) -> Raw:
         """The result's bytes. Raises RpcError for an error answer, UpstreamFailed when there is none."""
         ...
 

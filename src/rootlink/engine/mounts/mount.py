@@ -22,10 +22,10 @@ from typing import Any, Literal
 import structlog
 from msgspec import Raw
 
+from rootlink.engine.calls import Call, Client
 from rootlink.engine.mounts import listing
 from rootlink.engine.mounts.clock import Clock
 from rootlink.engine.mounts.era import Refused, Server, Stateless, shake_hands
-from rootlink.engine.mounts.exchange import Progress
 from rootlink.engine.mounts.link import Link, unheard, unminded
 from rootlink.engine.mounts.listing import NOTICES, OF_KIND, Catalogue
 from rootlink.engine.mounts.mirrors import without_bad_mirrors
@@ -93,7 +93,7 @@ class Mount:
     # asking
 
     async def request(
-        self, method: str, params: dict[str, Any] | None = None, *, timeout: float | None = None, progress: Progress | None = None
+        self, method: str, params: dict[str, Any] | None = None, *, timeout: float | None = None, call: Call | None = None
     ) -> Raw:
         """The result's bytes: one JSON object on one line. `timeout` in seconds, 60 unless given, over waiting and answering.
 
@@ -108,7 +108,7 @@ class Mount:
                 async with self._slots:
                     link = self._usable()
                     refusals = link.refusals
-                    result = await link.request(method, params, progress=progress)
+                    result = await link.request(method, params, call=call)
         except TimeoutError:
             if not deadline.expired():
                 raise
@@ -124,6 +124,18 @@ class Mount:
     async def notify(self, method: str, params: dict[str, Any] | None = None) -> None:
         """Raises UpstreamFailed, Unavailable."""
         await self._usable().notify(method, params)
+
+    def lists(self, client: Client | None) -> Catalogue:
+        """The lists as this client sees them; None: as nobody in particular."""
+        return self.catalogue
+
+    async def subscribe(self, uri: str, client: Client) -> None:
+        """Raises as `request`."""
+        raise RpcError(METHOD_NOT_FOUND, "Method not found: resources/subscribe")
+
+    async def unsubscribe(self, uri: str, client: Client) -> None:
+        """Raises as `request`."""
+        raise RpcError(METHOD_NOT_FOUND, "Method not found: resources/unsubscribe")
 
     def logs(self) -> list[str]:
         """What the server wrote to stderr, this one's and the one before it; secrets redacted."""

@@ -18,8 +18,9 @@ from msgspec import Raw
 from rootlink.egress import urls
 from rootlink.egress.policy import Decision
 from rootlink.engine import rpc
+from rootlink.engine.calls import Call
 from rootlink.engine.mounts.events import Event, Events
-from rootlink.engine.mounts.exchange import Asked, Progress
+from rootlink.engine.mounts.exchange import Asked
 from rootlink.engine.mounts.link import MESSAGE_CAP
 from rootlink.engine.mounts.remote import EVENTS, JSON, Far, RemoteLink, merged
 from rootlink.errors import RootlinkError, UpstreamFailed
@@ -39,9 +40,9 @@ class SseLink(RemoteLink):
         self._spawn(self._hear())
         await asyncio.shield(self._place)
 
-    async def request(self, method: str, params: Mapping[str, Any] | None = None, *, progress: Progress | None = None) -> Raw:
+    async def request(self, method: str, params: Mapping[str, Any] | None = None, *, call: Call | None = None) -> Raw:
         self._raise_if_ended(method)
-        asked = self._exchange.ask(method, self.era.dress(params), progress)
+        asked = self._exchange.ask(method, self.era.dress(params, call), call)
         try:
             await self._tell(asked.line)
             return await asked.answer
@@ -53,7 +54,7 @@ class SseLink(RemoteLink):
 
     async def notify(self, method: str, params: Mapping[str, Any] | None = None) -> None:
         self._raise_if_ended(method)
-        await self._tell(rpc.notification(method, self.era.dress(params)))
+        await self._tell(rpc.notification(method, self.era.dress(params, None)))
 
     async def attend(self) -> None:
         """Nothing to do: the stream is there from the start."""

@@ -23,9 +23,10 @@ import structlog
 from msgspec import Raw
 
 from rootlink.engine import rpc
+from rootlink.engine.calls import Call
 from rootlink.engine.doors import unminded as no_matter
 from rootlink.engine.mounts.era import Era, Session
-from rootlink.engine.mounts.exchange import Asked, Exchange, Heard, Progress
+from rootlink.engine.mounts.exchange import Asked, Exchange, Heard
 from rootlink.engine.mounts.flood import Flood
 from rootlink.engine.mounts.launch import Launch, Wish, alive
 from rootlink.engine.mounts.lines import Lines, LineTooLong
@@ -85,8 +86,8 @@ class StdioLink:
             words = getattr(error, "strerror", None) or "a value holds a NUL byte"
             raise UpstreamFailed(f"{self._wish.name} cannot be started: {words}") from None
 
-    async def request(self, method: str, params: Mapping[str, Any] | None = None, *, progress: Progress | None = None) -> Raw:
-        asked = self._exchange.ask(method, self.era.dress(params), progress)
+    async def request(self, method: str, params: Mapping[str, Any] | None = None, *, call: Call | None = None) -> Raw:
+        asked = self._exchange.ask(method, self.era.dress(params, call), call)
         try:
             await self._send(asked.line, method)
             return await asked.answer
@@ -97,7 +98,7 @@ class StdioLink:
             self._exchange.forget(asked)
 
     async def notify(self, method: str, params: Mapping[str, Any] | None = None) -> None:
-        await self._send(rpc.notification(method, self.era.dress(params)), method)
+        await self._send(rpc.notification(method, self.era.dress(params, None)), method)
 
     async def attend(self) -> None:
         """Nothing to do: one pipe carries all."""
@@ -168,7 +169,7 @@ class StdioLink:
     def _cancelled(self, asked: Asked) -> None:
         if asked.method != "initialize" and self._ended is None and self._child is not None and self._child.writable.is_set():
             about = {"requestId": asked.id, "reason": "the caller went away"}
-            self._child.write(rpc.notification("notifications/cancelled", self.era.dress(about)))
+            self._child.write(rpc.notification("notifications/cancelled", self.era.dress(about, None)))
 
     async def _end(self, child: _Child, grace: float) -> None:
         holder = await self._launch.holder(child.pid)

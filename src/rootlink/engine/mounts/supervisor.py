@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import structlog
+from msgspec import Raw
 
 from rootlink import names
+from rootlink.engine.calls import Client
 from rootlink.engine.mounts import spec as specs
 from rootlink.engine.mounts.clock import Clock, Monotonic
 from rootlink.engine.mounts.dial import Ground, Packages
@@ -28,6 +30,10 @@ log = structlog.get_logger(__name__)
 Key = tuple[str, str]
 Listed = list[Mount]  # inside the class `list` is a method
 Named = list[str]
+
+
+def unheeded(ws: str, uri: str, params: Raw, key: str | None) -> None:
+    """The default of `on_updated`."""
 
 
 class Mounts:
@@ -49,6 +55,7 @@ class Mounts:
         secrets: Mapping[str, str],
         allow_paths: Iterable[str | Path],
         on_change: Callable[[str, set[str]], None],
+        on_updated: Callable[[str, str, Raw, str | None], None] = unheeded,
         clock: Clock | None = None,
         trust: Trust | None = None,
         no_stdio: str = "",
@@ -57,6 +64,7 @@ class Mounts:
         self._ground = Ground(launch, outbound, packages, places, Path(mounts_dir), trust, no_stdio)
         self._secrets = dict(secrets)
         self._on_change = on_change
+        self._on_updated = on_updated
         self._clock = clock or Monotonic()
         self._mounts: dict[Key, Mount] = {}
         self._adding: dict[Key, Mount] = {}
@@ -76,6 +84,17 @@ class Mounts:
 
     def all(self) -> Listed:
         return [*self._mounts.values()]
+
+    # its clients
+
+    def level(self, ws: str, client: Client, level: str) -> None:
+        """A session client asked for this log level."""
+
+    def told(self, ws: str, client: Client, method: str, params: Raw) -> None:
+        """A session client's own notice (roots/list_changed), for servers it has a session of its own with."""
+
+    def forget_client(self, key: str) -> None:
+        """A client went away for good: what servers hold for it alone is ended."""
 
     # changing it
 
