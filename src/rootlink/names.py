@@ -11,6 +11,7 @@ from rootlink.errors import Invalid
 
 _SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}\Z")
 _SECRET = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}\Z")
+RESERVED_WORKSPACES = frozenset({"sse"})  # /mcp/sse is a stream of the main workspace
 RESERVED_MOUNTS = frozenset({"function", "mcp", "connector"})  # prefixes of the engine's own tools
 
 
@@ -31,7 +32,11 @@ def project_name(name: object) -> str:
 
 
 def workspace_name(name: object) -> str:
-    return _slug("workspace", name)
+    """A workspace's name; not one that `/mcp/<workspace>` could not tell from a path of MCP's own."""
+    checked = _slug("workspace", name)
+    if checked in RESERVED_WORKSPACES:
+        raise Invalid(f"workspace name {checked!r} is reserved: /mcp/{checked} is where clients of MCP 2024-11-05 connect")
+    return checked
 
 
 def mount_name(name: object) -> str:

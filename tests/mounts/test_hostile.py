@@ -230,8 +230,9 @@ async def test_all_of_them_together_cost_a_healthy_server_nothing(make: MakeMoun
 
 async def test_a_request_to_a_server_that_crashed_says_so_at_once(make: MakeMounts) -> None:
     mount = await make().add("main", hostile("crash_mid_call"))
-    with pytest.raises(UpstreamFailed):
-        await call(mount, "echo")
+    for _ in range(2):  # the first time it is started again at once, and what was sent is not sent again
+        with pytest.raises(UpstreamFailed):
+            await call(mount, "echo")
     with pytest.raises(Unavailable, match="hostile is restarting after a crash: hostile ended with exit code 1: out of cheese"):
         await call(mount, "echo")
     assert [tool["name"] for tool in mount.catalogue.tools] == ["echo"]

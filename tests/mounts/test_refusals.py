@@ -22,6 +22,7 @@ from rootlink.wire.engine import EgressPolicy
 from rootlink.wire.gate import Refusal
 from rootlink.wire.mounts import MountSpec
 from tests.engine.ingate import InGate, gate
+from tests.harness.calls import Told
 from tests.mounts.conftest import MakeMounts
 from tests.mounts.ground import SERVERS, call, hostile, plain, until
 
@@ -115,6 +116,32 @@ async def test_an_error_says_what_was_refused_and_keeps_its_code_and_data(watche
     refused = [{"host": "evil.example", "port": 443, "reason": "not_in_allowlist"}]
     assert failed.value.data == {"big": 2**70, "n": [1, None], "egress": refused}
     assert EVIL in mount.logs()
+
+
+async def test_a_clients_own_process_has_a_door_of_its_own_and_its_calls_are_told_its_own_refusals(
+    watched: Mounts, ingate: InGate
+) -> None:
+    mount = await watched.add("main", plain(session="client"))
+    base = await known(ingate)
+    one, other = Told(key="one"), Told(key="other")
+    tokens = {base.asked.token}
+    for call_of in (one, other):
+        await mount.request("tools/call", {"name": "echo", "arguments": {}}, call=call_of)
+        await ingate.until(lambda: len(ingate.doors) == len(tokens) + 1, "the gate knows one door more")
+        held = next(held for held in ingate.doors.values() if held.asked.token not in tokens)
+        tokens.add(held.asked.token)
+        assert held.asked.name == "plain"
+    ingate.refuse(held, "evil.example")
+    with pytest.raises(RpcError) as failed:
+        await mount.request("tools/call", {"name": "fail"}, call=other)
+    assert failed.value.message == f"{EVIL}\nit failed"
+    for call_of_nobody_else in (one, None):
+        with pytest.raises(RpcError) as failed:
+            await mount.request("tools/call", {"name": "fail"}, call=call_of_nobody_else)
+        assert failed.value.message == "it failed"
+    assert EVIL in mount.logs()
+    watched.forget_client("other")
+    await ingate.until(lambda: len(ingate.doors) == 2, "its door is closed")
 
 
 async def test_a_result_that_says_is_error_gets_a_first_block_and_keeps_the_rest(watched: Mounts, ingate: InGate) -> None:

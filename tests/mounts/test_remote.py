@@ -225,6 +225,9 @@ async def test_a_lost_sse_stream_is_opened_again_by_the_supervisor(make: MakeMou
         await control(port, cut=True)
         with pytest.raises(UpstreamFailed, match="far closed its event stream before it answered tools/call"):
             await asked
+        assert await call(mount, "echo") == "{}"  # it is opened again at once, and who asks meanwhile waits
+        await control(port, cut=True)
+        await until(lambda: mount.state == "backoff", "the second time it takes a moment")
         with pytest.raises(Unavailable, match="far is restarting after a crash: far closed its event stream"):
             await call(mount, "echo")
         await until(lambda: mount.state == "ready", "it is back")

@@ -55,6 +55,8 @@ REFUSED = {
     "too much time": (stdio(timeout_secs=601), "`timeout_secs` must be from 1 to 600"),
     "time that is no number": (stdio(timeout_secs=float("nan")), "`timeout_secs` must be from 1 to 600"),
     "no calls at once": (stdio(concurrency=0), "`concurrency` must be"),
+    "too many calls at once": (http(concurrency=1001), "`concurrency` must be from 1 to 1000"),
+    "a session of another kind": (http(session="each"), '`session` must be "shared", "client" or left out'),
     "an egress rule that is none": (stdio(egress=["https://a.example/x"]), "a.example"),
     "a relative directory": (stdio(cwd="files"), "not absolute"),
 }

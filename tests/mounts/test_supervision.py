@@ -21,12 +21,15 @@ async def crash(mount: object) -> None:
         await call(mount, "crash")  # type: ignore[arg-type]
 
 
-async def test_a_crash_loop_ends_after_six_restarts(make: MakeMounts, tmp_path: Path) -> None:
+async def test_a_crash_loop_ends_after_seven_restarts(make: MakeMounts, tmp_path: Path) -> None:
     """R5. The siblings do not notice."""
     clock, starts = StillClock(), tmp_path / "files" / "starts"
     mounts = make(clock=clock)
     sibling = await mounts.add("main", plain("sibling"))
     mount = await mounts.add("main", plain("looping", "--state", str(starts)))
+    await crash(mount)
+    assert await call(mount, "add", a=1, b=1) == "2"  # the first time nobody waits for more than the start
+    assert clock.asked == []
     for delay in DELAYS:
         await crash(mount)
         await until(lambda: clock.asked and clock.asked[-1] == delay, f"a restart after {delay:g} s is planned")  # noqa: B023
@@ -40,7 +43,7 @@ async def test_a_crash_loop_ends_after_six_restarts(make: MakeMounts, tmp_path: 
         await until(lambda: mount.state == "ready", "it is up again")
     await crash(mount)
     await until(lambda: mount.state == "failed", "it was given up")
-    assert starts.read_text() == "x" * 7
+    assert starts.read_text() == "x" * 8
     with pytest.raises(Unavailable, match="is not started again by itself: looping ended with exit code 3"):
         await call(mount, "echo")
     assert len(mount.catalogue.tools) == 16
@@ -51,11 +54,18 @@ async def test_a_crash_loop_ends_after_six_restarts(make: MakeMounts, tmp_path: 
 def test_a_stable_minute_forgives() -> None:
     restarts = Restarts(give_up=True)
     now = 0.0
-    for delay in DELAYS[:4]:
+    for delay in (0.0, *DELAYS[:4]):
         restarts.ready(now)
         assert restarts.ended(now + 59) == delay
     restarts.ready(now)
-    assert restarts.ended(now + 60) == DELAYS[0]
+    assert [restarts.excuses(now + 59), restarts.excuses(now + 60)] == [False, True]
+    assert restarts.ended(now + 60) == 0.0
+    assert [restarts.ended(now + 61), restarts.ended(now + 62)] == [*DELAYS[:2]]
+
+
+def test_what_did_not_start_is_not_started_again_at_once() -> None:
+    restarts = Restarts(give_up=True)
+    assert [restarts.ended(0.0), restarts.ended(1.0)] == [*DELAYS[:2]]
 
 
 def test_a_server_elsewhere_is_never_given_up() -> None:
@@ -72,7 +82,16 @@ async def test_calls_in_flight_fail_at_once_when_the_server_dies(make: MakeMount
     await crash(mount)
     failures = await asyncio.gather(*asked, return_exceptions=True)
     assert asyncio.get_running_loop().time() - began < 1
-    assert all(isinstance(failure, UpstreamFailed) for failure in failures)
+    assert all(isinstance(failure, UpstreamFailed) and failure.data == {"retryable": True} for failure in failures)
+
+
+async def test_a_call_that_comes_while_a_crashed_server_starts_again_waits_for_it(make: MakeMounts, tmp_path: Path) -> None:
+    starts = tmp_path / "files" / "starts"
+    mount = await make().add("main", plain("crashing", "--state", str(starts)))
+    await crash(mount)
+    assert mount.state == "starting"
+    assert await call(mount, "add", a=1, b=1) == "2"
+    assert starts.read_text() == "xx"
 
 
 async def test_a_restored_mount_is_listed_at_once_and_a_call_waits_for_it(make: MakeMounts) -> None:

@@ -21,6 +21,7 @@ import uvicorn
 from starlette.routing import Router
 from starlette.types import Message, Receive, Scope, Send
 
+from rootlink.engine import tokens
 from rootlink.engine.changes import Changes
 from rootlink.engine.decisions import Decisions
 from rootlink.engine.dispatch import Dispatch
@@ -94,9 +95,11 @@ class Engine:
         )
         self.functions = FunctionHost(self.state.db, self.outbound, config.secrets)
         self.installer = Installer(self.mounts, self.functions, self.state, self.changes, redactor)
-        self.dispatch = Dispatch(self.mounts, self.functions, EngineTools(self.installer, config.catalog, redactor), redactor)
-        self.mcp = McpEndpoint(self.dispatch, self.state, self.changes, self.lease)
-        self.changes.before = self.dispatch.forget
+        kept = tokens.keep(state_dir / "tokens.key")
+        own = EngineTools(self.installer, config.catalog, redactor)
+        self.dispatch = Dispatch(self.mounts, self.functions, own, redactor, kept)
+        self.mcp = McpEndpoint(self.dispatch, self.state, self.changes, self.lease, kept)
+        self.changes.before, self.changes.aliases = self.dispatch.forget, self.dispatch.aliases
         internal = InternalApi(
             config=config,
             mounts=self.mounts,

@@ -22,6 +22,11 @@ LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "e
 class Standing(Protocol):
     """A session client outside of any call: its standing stream, or the stream of a call of its that is open."""
 
+    @property
+    def open(self) -> bool:
+        """Whether its standing stream is read."""
+        ...
+
     def tell(self, method: str, params: Raw) -> None: ...
     async def ask(self, method: str, params: Raw) -> Raw:
         """The result object's bytes. Raises RpcError, also when nobody is there to be asked."""

@@ -2,26 +2,44 @@
 
 Rules
 - A tool or prompt is `<mount>__<name>`, a function `function__<name>`, the engine's own tools keep their plain names. Mount
-  names never hold `__`, so the first `__` separates. A public name longer than 128 characters is cut and ends in a hash.
-- Resource URIs pass verbatim (links inside content must go on working); the first mount that lists a URI owns it, then the
-  first whose template matches.
-- Fields nobody here knows pass verbatim: only `name` is changed.
+  names never hold `__`, so the first `__` separates.
+- A public name has 1 to 64 letters, digits, `_`, `-` or `.`: 128 would be MCP's limit, but one name past 64 makes LLM APIs refuse
+  the whole list. What is not allowed becomes `_`, what is too long is cut, and either then ends in a hash of the whole name:
+  the same every time, and never equal for two. A name that needs no change always keeps it, whatever others became.
+- Resource URIs pass verbatim: the first mount that lists one owns it, in the order of mounting; the same URI of another mount is
+  listed under an alias (aliases.py), templates likewise. A URI nobody lists belongs to the first whose template matches, then to
+  the one mount with resources, or the one that lists others of its scheme.
+- Fields nobody here knows pass verbatim: only `name` is changed, and what a client of another era would choke on (`_for_era`).
 - A mount that is down still shows its last known catalogue; asking it costs the others nothing, the list least of all.
 
-A view is made once per change, not once per request: `tools` is kept as JSON bytes.
+A view is made once per change and kind of client, not once per request; pages are encoded when they are first asked for.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
+from msgspec import Raw
 
-MAX_NAME = 128
+from rootlink.engine import aliases
+from rootlink.engine.aliases import alias
+from rootlink.engine.bridge import STATELESS, plain_tool
+from rootlink.engine.calls import Client
+from rootlink.engine.mounts import mirrors
+from rootlink.engine.pages import Pages
+
+MAX_NAME = 64
+MAX_INSTRUCTIONS = 8192  # characters, of all mounts together
+KINDS = {"tools": "tools", "resources": "resources", "resourceTemplates": "templates", "prompts": "prompts"}
+
+_PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
+_FORBIDDEN = re.compile(r"[^A-Za-z0-9_.-]")
 _EXPRESSION = re.compile(r"\{[^{}]*\}")
 
 
@@ -38,15 +56,34 @@ class Lists(Protocol):
     def prompts(self) -> list[dict[str, Any]]: ...
     @property
     def instructions(self) -> str | None: ...
+    @property
+    def capabilities(self) -> dict[str, Any]: ...
+    @property
+    def version(self) -> str: ...
+    @property
+    def cache(self) -> Mapping[str, Mapping[str, Any]]:
+        """tools, resources, templates, prompts → `{"ttlMs"?, "cacheScope"?}`, as a stateless server said of that list."""
+        ...
 
 
-class Source(Protocol):
-    """What a catalogue needs of a mount."""
+class Mounted(Protocol):
+    """What a catalogue needs of a mount. `catalogue`: its lists as they are now, as nobody in particular sees them."""
 
     @property
     def name(self) -> str: ...
     @property
     def catalogue(self) -> Lists: ...
+
+
+class Source(NamedTuple):
+    """A mount, and its lists at one moment, as one kind of client sees them."""
+
+    mount: Mounted
+    lists: Lists
+
+    @property
+    def name(self) -> str:
+        return self.mount.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +107,31 @@ class OwnTarget:
 Target = MountTarget | FunctionTarget | OwnTarget
 
 
-def public_name(owner: str, name: str) -> str:
-    """`owner__name`, at most 128 characters; the cut form is the same every time and never equal for two names."""
-    joined = f"{owner}__{name}"
-    if len(joined) <= MAX_NAME:
-        return joined
-    return f"{joined[: MAX_NAME - 9]}_{hashlib.sha256(joined.encode()).hexdigest()[:8]}"
+class Owned(NamedTuple):
+    """A resource (or a template), by the URI its own server knows it by."""
+
+    mount: str
+    uri: str
+
+
+def public_names(owners: Iterable[tuple[str, Iterable[str]]]) -> dict[tuple[str, str], str]:
+    """(owner, name) → public name, the same whatever the order of owners and names."""
+    pairs = {(owner, name): f"{owner}__{name}" for owner, names in owners for name in names}
+    found = {pair: joined for pair, joined in pairs.items() if _PLAIN.match(joined)}
+    taken = set(found.values())
+    for pair, joined in sorted(pairs.items()):
+        if pair not in found:
+            found[pair] = _altered(joined, taken)
+            taken.add(found[pair])
+    return found
+
+
+def _altered(joined: str, taken: set[str]) -> str:
+    """The hash grows where somebody has the short one already, which takes intent."""
+    digest = hashlib.sha256(joined.encode("utf-8", "surrogatepass")).hexdigest()
+    plain = _FORBIDDEN.sub("_", joined)
+    forms = (f"{plain[: MAX_NAME - digits - 1]}_{digest[:digits]}" for digits in (8, 16, 32, 48, 60))
+    return next(form for form in forms if form not in taken)
 
 
 def template_pattern(template: str) -> re.Pattern[str]:
@@ -86,74 +142,197 @@ def template_pattern(template: str) -> re.Pattern[str]:
 
 @dataclass
 class View:
-    """One workspace at one moment. Raw members are JSON arrays."""
+    """One workspace at one moment, as clients of one kind see it. `client`: one of them; None: nobody in particular (REST)."""
 
-    tools: list[dict[str, Any]]
+    sources: Sequence[Source]
+    client: Client | None
+    lists: dict[str, list[dict[str, Any]]]  # tools (all, with our own), prompts, resources, resourceTemplates
+    used: list[dict[str, Any]]  # tools for a key that may not manage
     targets: dict[str, Target]
     prompts: dict[str, MountTarget]
-    owners: dict[str, str]  # resource URI → mount
+    owners: dict[str, Owned]
+    templates: dict[str, Owned]
     patterns: list[tuple[re.Pattern[str], str]]
-    raw: dict[str, bytes]  # tools, managed_tools, prompts, resources, resourceTemplates
-    instructions: str
+    aliased: dict[str, dict[str, str]]  # mount → its URIs that are another's → alias
+    _pages: dict[str, Pages] = field(default_factory=dict)
 
-    def owner(self, uri: str) -> str | None:
-        """The mount whose resource `uri` is, or None."""
+    @property
+    def tools(self) -> list[dict[str, Any]]:
+        return self.lists["tools"]
+
+    @property
+    def instructions(self) -> str:
+        """As the mounts' are now: a handshake asks for them, nothing else does."""
+        said = [(source.name, source.mount.catalogue.instructions) for source in self.sources]
+        texts = [f"{name}: {text}" for name, text in said if text]
+        if sum(map(len, texts)) > MAX_INSTRUCTIONS:
+            texts = [_cut(text, MAX_INSTRUCTIONS // len(texts)) for text in texts]
+        return "\n\n".join(texts)
+
+    def page(self, member: str, cursor: object, *, manages: bool) -> Raw:
+        """The answer to a list request: `{member: […]}`, with `nextCursor` when there is more. Raises RpcError -32602."""
+        of = "used" if member == "tools" and not manages else member
+        pages = self._pages.get(of)
+        if pages is None:
+            items = self.used if of == "used" else self.lists[member]
+            pages = self._pages[of] = Pages(member, items, self._lifetime(member))
+        return pages.first if cursor is None else pages.at(cursor)
+
+    def _lifetime(self, member: str) -> int | None:
+        """Milliseconds: the least that any server gave its list. None for session clients, and where one gave none: the
+        era then says 0, as it does of whatever says nothing."""
+        if self.client is None or not self.client.stateless:
+            return None
+        return min((_ttl(source.lists, KINDS[member]) for source in self.sources), default=0) or None
+
+    @cached_property
+    def mirrored(self) -> dict[str, dict[tuple[str, ...], str]]:
+        """Tool → {path in its arguments → header}: what stateless clients repeat as `Mcp-Param-*` (mounts/mirrors.py)."""
+        return {tool["name"]: found for tool in self.tools if (found := _mirrors(tool.get("inputSchema")))}
+
+    def owner(self, uri: str) -> Owned | None:
+        """Whose resource `uri` is, or None."""
         owned = self.owners.get(uri)
         if owned is not None:
             return owned
-        return next((mount for pattern, mount in self.patterns if pattern.match(uri)), None)
+        named = aliases.read(uri)
+        if named is not None and any(source.name == named[0] for source in self.sources):
+            return Owned(*named)
+        mount = next((mount for pattern, mount in self.patterns if pattern.match(uri)), None) or self._likely(uri)
+        return None if mount is None else Owned(mount, uri)
+
+    def _likely(self, uri: str) -> str | None:
+        """Servers may answer for URIs that they list nowhere. More than one that could: nobody is asked, for a URI is data."""
+        having = [source for source in self.sources if _has_resources(source.lists)]
+        if len(having) > 1:
+            scheme = uri.partition(":")[0]
+            having = [source for source in having if scheme in _schemes(source.lists)]
+        return having[0].name if len(having) == 1 else None
 
 
-def merge(mounts: Iterable[Source], functions: list[dict[str, Any]], own: list[dict[str, Any]]) -> View:
+def _mirrors(schema: Any) -> dict[tuple[str, ...], str]:
+    """What is searched for is searched for as bytes first: walking 500 schemas takes 10 ms, and next to none has any."""
+    if mirrors.KEY.encode() not in msgspec.json.encode(schema):
+        return {}
+    try:
+        return mirrors.mirrors(schema)
+    except mirrors.BadMirror:  # of a server of the session era, to which it means nothing
+        return {}
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def _ttl(lists: Lists, kind: str) -> int:
+    ttl = lists.cache.get(kind, {}).get("ttlMs")
+    return int(ttl) if isinstance(ttl, int) and not isinstance(ttl, bool) and ttl > 0 else 0
+
+
+def _has_resources(lists: Lists) -> bool:
+    return "resources" in lists.capabilities or bool(lists.resources or lists.templates)
+
+
+def _schemes(lists: Lists) -> set[str]:
+    uris = [*(item["uri"] for item in lists.resources), *(item["uriTemplate"] for item in lists.templates)]
+    return {uri.partition(":")[0] for uri in uris}
+
+
+def is_stateless(lists: Lists) -> bool:
+    """Whether the server is of the stateless era."""
+    return lists.version >= STATELESS
+
+
+def merge(
+    sources: Sequence[Source], functions: list[dict[str, Any]], own: list[dict[str, Any]], client: Client | None = None
+) -> View:
     """Merge in the order given, which is the order things were mounted in: stable while nothing changes."""
-    tools: list[dict[str, Any]] = []
-    targets: dict[str, Target] = {}
-    prompts: list[dict[str, Any]] = []
-    prompt_targets: dict[str, MountTarget] = {}
-    resources: list[dict[str, Any]] = []
-    templates: list[dict[str, Any]] = []
-    owners: dict[str, str] = {}
-    patterns: list[tuple[re.Pattern[str], str]] = []
-    instructions: list[str] = []
-    for mount in mounts:
-        lists = mount.catalogue
-        for tool in lists.tools:
-            name = public_name(mount.name, tool["name"])
-            if name not in targets:
-                targets[name] = MountTarget(mount.name, tool["name"])
-                tools.append({**tool, "name": name})
-        for prompt in lists.prompts:
-            name = public_name(mount.name, prompt["name"])
-            if name not in prompt_targets:
-                prompt_targets[name] = MountTarget(mount.name, prompt["name"])
-                prompts.append({**prompt, "name": name})
-        for resource in lists.resources:
-            if resource["uri"] not in owners:
-                owners[resource["uri"]] = mount.name
-                resources.append(resource)
-        for template in lists.templates:
-            patterns.append((template_pattern(template["uriTemplate"]), mount.name))
-            templates.append(template)
-        if lists.instructions:
-            instructions.append(f"{mount.name}: {lists.instructions}")
-    for tool in functions:
-        targets[tool["name"]] = FunctionTarget(tool["name"].removeprefix("function__"))
-        tools.append(tool)
-    for tool in own:
-        targets[tool["name"]] = OwnTarget(tool["name"])
-    encode = msgspec.json.encode
+    resources, owners, of_resources = _owned(sources, "resources", "uri")
+    templates, shapes, of_templates = _owned(sources, "templates", "uriTemplate")
+    aliased = {name: {**of_resources[name], **of_templates[name]} for name in of_resources}
+    tools, targets = _named(sources, "tools")
+    prompts, prompt_targets = _named(sources, "prompts")
+    lists = {source.name: source.lists for source in sources}
+    every: dict[str, Target] = {**targets}
+    every.update({tool["name"]: FunctionTarget(tool["name"].removeprefix("function__")) for tool in functions})
+    every.update({tool["name"]: OwnTarget(tool["name"]) for tool in own})
+    shown = [_for_client(tool, lists[target.mount], client, aliased[target.mount]) for tool, target in tools] + functions
     return View(
-        tools=tools + own,
-        targets=targets,
+        sources=sources,
+        client=client,
+        lists={
+            "tools": [*shown, *own],
+            "prompts": [prompt for prompt, _ in prompts],
+            "resources": resources,
+            "resourceTemplates": templates,
+        },
+        used=[*shown, *(tool for tool in own if tool["annotations"]["readOnlyHint"])],
+        targets=every,
         prompts=prompt_targets,
         owners=owners,
-        patterns=patterns,
-        raw={
-            "tools": encode(tools + [tool for tool in own if tool["annotations"]["readOnlyHint"]]),
-            "managed_tools": encode(tools + own),
-            "prompts": encode(prompts),
-            "resources": encode(resources),
-            "resourceTemplates": encode(templates),
-        },
-        instructions="\n\n".join(instructions)[:8192],
+        templates=shapes,
+        patterns=[(template_pattern(owned.uri), owned.mount) for uri, owned in shapes.items() if uri == owned.uri],
+        aliased=aliased,
     )
+
+
+Named = list[tuple[dict[str, Any], MountTarget]]
+
+
+def _named(sources: Sequence[Source], kind: str) -> tuple[Named, dict[str, MountTarget]]:
+    """Every item under its public name, with whose it is; of two with one name in one mount the first."""
+    given = [(source.name, [item["name"] for item in getattr(source.lists, kind)]) for source in sources]
+    public = public_names(given)
+    items: Named = []
+    targets: dict[str, MountTarget] = {}
+    for source in sources:
+        for item in getattr(source.lists, kind):
+            name = public[source.name, item["name"]]
+            if name not in targets:
+                targets[name] = MountTarget(source.name, item["name"])
+                items.append(({**item, "name": name}, targets[name]))
+    return items, targets
+
+
+def _owned(
+    sources: Sequence[Source], kind: str, key: str
+) -> tuple[list[dict[str, Any]], dict[str, Owned], dict[str, dict[str, str]]]:
+    """Items as they are listed, owners by listed URI, and each mount's URIs that are listed under an alias."""
+    items: list[dict[str, Any]] = []
+    owners: dict[str, Owned] = {}
+    aliased: dict[str, dict[str, str]] = {source.name: {} for source in sources}
+    for source in sources:
+        for item in getattr(source.lists, kind):
+            uri = item[key]
+            listed = uri if uri not in owners else alias(source.name, uri)
+            if listed in owners or owners.get(uri) == (source.name, uri):
+                continue
+            owners[listed] = Owned(source.name, uri)
+            items.append(item if listed == uri else {**item, key: listed})
+            if listed != uri:
+                aliased[source.name][uri] = listed
+    return items, owners, aliased
+
+
+def _for_client(tool: dict[str, Any], lists: Lists, client: Client | None, table: dict[str, str]) -> dict[str, Any]:
+    if table:
+        tool = aliases.in_tool(tool, table)
+    return tool if client is None else _for_era(tool, lists, client)
+
+
+def _for_era(tool: dict[str, Any], lists: Lists, client: Client) -> dict[str, Any]:
+    """`tool` without what clients of this era cannot use.
+
+    Session clients: schemas that are not of an object, whoever's they are, for strict ones throw the whole list away. Tasks are
+    another thing in each era and are not translated: `execution.taskSupport` is shown to clients of the server's own era alone.
+    """
+    if not client.stateless:
+        tool = plain_tool(tool)
+    execution = tool.get("execution")
+    if client.stateless == is_stateless(lists) or not isinstance(execution, dict):
+        return tool
+    if execution.get("taskSupport") not in ("optional", "required"):
+        return tool
+    left = {name: value for name, value in execution.items() if name != "taskSupport"}
+    rest = {name: value for name, value in tool.items() if name != "execution"}
+    return {**rest, "execution": left} if left else rest

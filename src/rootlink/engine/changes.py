@@ -6,11 +6,13 @@ frames of its era. Publishing costs nothing when nobody listens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
 from msgspec import Raw
+
+from rootlink.engine import rpc
 
 KINDS = ("tools", "prompts", "resources")
 METHODS = {kind: f"notifications/{kind}/list_changed" for kind in KINDS}
@@ -32,6 +34,7 @@ class Changes:
         self.before: Callable[[str], None] = lambda ws: None
         self.sessions: Callable[[str, set[str]], int] = lambda ws, kinds: 0
         self.on_updated: list[Updated] = []
+        self.aliases: Callable[[str, str], Collection[str]] = lambda ws, uri: ()
 
     @contextmanager
     def listen(self, ws: str, listener: Listener) -> Iterator[None]:
@@ -49,5 +52,8 @@ class Changes:
         return heard + self.sessions(ws, kinds)
 
     def updated(self, ws: str, uri: str, params: Raw, key: str | None) -> None:
+        """Tell who subscribed to `uri`, and who did so under an alias of it (aliases.py)."""
         for tell in self.on_updated:
             tell(ws, uri, params, key)
+            for alias in self.aliases(ws, uri):
+                tell(ws, alias, rpc.raw({**rpc.members(params), "uri": alias}), key)

@@ -15,6 +15,7 @@ import msgspec
 import structlog
 
 from rootlink import shapes
+from rootlink.engine.catalogue import public_names
 from rootlink.engine.changes import Changes
 from rootlink.engine.functions.host import Deployed, FunctionHost
 from rootlink.engine.mounts.listing import Catalogue
@@ -48,8 +49,8 @@ def kinds_of(mount: Mount) -> set[str]:
 
 def decode_spec(body: object) -> MountSpec:
     """A pasted server as a MountSpec. Raises Invalid naming the member; what the caller sent is never echoed."""
-    if isinstance(body, dict) and ("lock" in body or "concurrency" in body):
-        raise Invalid("`lock` and `concurrency` are the catalogue's to set; leave them out")
+    if isinstance(body, dict) and "lock" in body:
+        raise Invalid("`lock` is the catalogue's to set; leave it out")
     try:
         return msgspec.convert(body, MountSpec)
     except msgspec.ValidationError as error:
@@ -137,7 +138,8 @@ class Installer:
             mount = self._mounts.get(row.ws, row.name)
         except NotFound:
             return "missing", [], None
-        return mount.state, [f"{row.name}__{tool['name']}" for tool in mount.catalogue.tools], mount.error
+        own = [tool["name"] for tool in mount.catalogue.tools]
+        return mount.state, list(public_names([(row.name, own)]).values()), mount.error
 
     async def apply(self, desired: Desired, emit: Callable[[InstallEvent], None]) -> None:
         """Make this engine hold what a connection wants. Emits steps as they happen, `done` or `failed` last; never raises."""

@@ -28,6 +28,16 @@ INSTALL_SCHEMA: dict[str, Any] = {
         "endpoint": {"type": "string", "description": "http, sse: the URL; its host must be in the project's allowlist"},
         "headers": {**_MAP, "description": "http, sse: sent with every request; ${NAME} is a secret"},
         "timeout_secs": {"type": "number", "description": "Deadline for its start and for each call"},
+        "session": {
+            "enum": ["shared", "client"],
+            "description": "client: a process or session for each client, for a server that asks its client something or keeps "
+            "state of it; shared: one for all. Left out: shared, or client when an HTTP server opens sessions",
+        },
+        "concurrency": {
+            "type": "integer",
+            "minimum": 1,
+            "description": "Calls at once; 1 for a server that loses data when it is called in parallel",
+        },
         "auth": {
             "type": "object",
             "required": ["kind", "token"],

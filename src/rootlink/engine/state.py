@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import structlog
@@ -45,8 +46,10 @@ CREATE TABLE IF NOT EXISTS mounts (
 CREATE TABLE IF NOT EXISTS connections (
     id TEXT PRIMARY KEY, ws TEXT NOT NULL, name TEXT NOT NULL, kind TEXT NOT NULL, digest TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS sessions (
-    id TEXT PRIMARY KEY, ws TEXT NOT NULL, principal TEXT NOT NULL, version TEXT NOT NULL, seen REAL NOT NULL);
+    id TEXT PRIMARY KEY, ws TEXT NOT NULL, principal TEXT NOT NULL, version TEXT NOT NULL, seen REAL NOT NULL,
+    client BLOB NOT NULL DEFAULT '{}');
 """
+_ADDED = {"sessions": {"client": "BLOB NOT NULL DEFAULT '{}'"}}  # columns a file of an older engine may lack
 
 # Texts are asked for as bytes: sqlite3 gives up on a whole answer for one text that is none.
 _MOUNTS = """
@@ -57,7 +60,8 @@ _CONNECTIONS = """
 SELECT CAST(id AS BLOB), CAST(ws AS BLOB), CAST(name AS BLOB), CAST(kind AS BLOB), CAST(digest AS BLOB) FROM connections
 """
 _SESSION = """
-SELECT CAST(id AS BLOB), CAST(ws AS BLOB), CAST(principal AS BLOB), CAST(version AS BLOB) FROM sessions WHERE id = ?
+SELECT CAST(id AS BLOB), CAST(ws AS BLOB), CAST(principal AS BLOB), CAST(version AS BLOB), CAST(client AS BLOB)
+FROM sessions WHERE id = ?
 """
 
 
@@ -70,10 +74,26 @@ class ConnectionRow(msgspec.Struct, frozen=True):
 
 
 class SessionRow(msgspec.Struct, frozen=True):
+    """`info` and `capabilities` are the client's own words; `level` is the log level it asked for, if any. What follows `version`
+    is one column, `client`, as JSON."""
+
     id: str
     ws: str
     principal: str
     version: str
+    info: dict[str, Any] = {}
+    capabilities: dict[str, Any] = {}
+    level: str | None = None
+    subscriptions: tuple[str, ...] = ()
+
+
+class _Client(msgspec.Struct, omit_defaults=True):
+    """The column `sessions.client`."""
+
+    info: dict[str, Any] = {}
+    capabilities: dict[str, Any] = {}
+    level: str | None = None
+    subscriptions: tuple[str, ...] = ()
 
 
 def damaged(path: Path, error: sqlite3.DatabaseError) -> RootlinkError:
@@ -119,9 +139,17 @@ class State:
         self._ask("PRAGMA synchronous=NORMAL")
         for statement in filter(str.strip, _SCHEMA.split(";")):
             self._ask(statement)
+        for table, columns in _ADDED.items():
+            self._add_missing(table, columns)
         self._path.chmod(0o600)
         if self._path.stat().st_size <= CHECKED_BYTES and self._ask("PRAGMA quick_check(1)").fetchone() != ("ok",):
             raise damaged(self._path, sqlite3.DatabaseError())
+
+    def _add_missing(self, table: str, columns: dict[str, str]) -> None:
+        there = {row[1] for row in self._ask(f"PRAGMA table_info({table})")}
+        for column, kind in columns.items():
+            if column not in there:
+                self._ask(f"ALTER TABLE {table} ADD COLUMN {column} {kind}")
 
     def close(self) -> None:
         self.db.close()
@@ -191,10 +219,24 @@ class State:
     def session(self, id: str) -> SessionRow | None:
         """None also for one that can't be read: its client makes a new one."""
         rows = self._rows(_SESSION, (id,))
-        return self._texts(rows[0], SessionRow) if rows else None
+        return self._texts(rows[0], _session) if rows else None
 
     def put_session(self, row: SessionRow) -> None:
-        self._ask("INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?, ?)", (*msgspec.structs.astuple(row), time.time()))
+        client = msgspec.json.encode(_Client(row.info, row.capabilities, row.level, row.subscriptions))
+        self._ask(
+            "INSERT OR REPLACE INTO sessions (id, ws, principal, version, seen, client) VALUES (?, ?, ?, ?, ?, ?)",
+            (row.id, row.ws, row.principal, row.version, time.time(), client),
+        )
+
+    def touch_sessions(self, ids: Iterable[str]) -> None:
+        """They are in use, and so are kept for another week."""
+        now = time.time()
+        self._ask("BEGIN IMMEDIATE")
+        try:
+            for id in ids:
+                self._ask("UPDATE sessions SET seen = ? WHERE id = ?", (now, id))
+        finally:
+            self._ask("COMMIT")
 
     def drop_session(self, id: str) -> None:
         self._ask("DELETE FROM sessions WHERE id = ?", (id,))
@@ -202,12 +244,17 @@ class State:
     def forget_old_sessions(self) -> None:
         self._ask("DELETE FROM sessions WHERE seen < ?", (time.time() - SESSION_KEEP_SECS,))
 
-    def _texts(self, row: tuple[bytes | None, ...], shape: type[Row]) -> Row | None:
+    def _texts(self, row: tuple[bytes | None, ...], shape: Callable[..., Row]) -> Row | None:
         try:
             return shape(*(column.decode() for column in row if column is not None))
         except _UNREADABLE as error:
             log.error("row skipped: it can't be read", kind=shape.__name__, why=type(error).__name__, state=str(self._path))
             return None
+
+
+def _session(id: str, ws: str, principal: str, version: str, client: str) -> SessionRow:
+    known = msgspec.json.decode(client, type=_Client)
+    return SessionRow(id, ws, principal, version, known.info, known.capabilities, known.level, known.subscriptions)
 
 
 def _mount(

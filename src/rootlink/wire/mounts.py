@@ -1,6 +1,6 @@
 """The shape of what an engine holds: an MCP server to mount, a function to deploy, and a connection's wish for either.
 
-`MountSpec` is the body of POST …/mcp-servers (CONTRACT §3) plus two members only the catalogue sets (`package`, `concurrency`).
+`MountSpec` is the body of POST …/mcp-servers (CONTRACT §3) plus `lock`, which only the catalogue sets.
 Values of `env`, `headers`, `args`, `endpoint` and `auth.token` may refer to secrets as `${NAME}`; `${{files}}` and `${{state}}`
 are the project's files folder and this mount's own state folder (absolute paths, known to the engine only).
 """
@@ -42,7 +42,7 @@ class MountSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     egress: list[str] | None = None  # which allowed hosts this mount may reach; None: all the project's, []: none
     paths: Paths = Paths()
     lock: str | None = None  # package-lock.json of the catalogue's entry; None: resolved at first install
-    concurrency: int | None = None  # calls in flight at once; None: no limit
+    concurrency: int | None = None  # calls in flight at once; None: no limit. 1: for a server that loses data otherwise
     session: Literal["shared", "client"] | None = None  # a session-era server: one for all, or one a client; None: by transport
 
 

@@ -10,6 +10,8 @@ POST …/sse/messages?session=ID
 from __future__ import annotations
 
 import asyncio
+from enum import Enum, auto
+from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -18,18 +20,20 @@ from starlette.types import Receive, Scope, Send
 
 from rootlink import names
 from rootlink.engine.changes import Changes
-from rootlink.engine.dispatch import Caller, Dispatch
+from rootlink.engine.dispatch import Caller, Dispatch, raw
 from rootlink.engine.eras import frames, stateless
-from rootlink.engine.eras.session import VERSIONS, Session, Sessions
+from rootlink.engine.eras.session import OVER_SSE, VERSIONS, Session, SessionCall, Sessions
 from rootlink.engine.eras.stateless import Stateless
 from rootlink.engine.eras.stream import EventStream, event
 from rootlink.engine.lease import Lease
 from rootlink.engine.rpc import RpcError
 from rootlink.engine.state import State
+from rootlink.engine.tokens import Tokens
 from rootlink.errors import NotFound, RootlinkError, TooLarge, envelope
 from rootlink.wire.engine import PRINCIPAL_HEADER, SCOPES_HEADER
 
 MAX_BODY = 8 << 20
+STREAM_HEADER = "x-rootlink-stream"  # `call` tells the gateway that a GET is answered with the rest of a call
 _JSON = (b"content-type", b"application/json")
 
 Headers = dict[str, str]
@@ -41,8 +45,12 @@ def headers_of(scope: Scope) -> Headers:
 
 
 def caller_of(ws: str, headers: Headers) -> Caller:
-    scopes = frozenset(headers.get(SCOPES_HEADER, "").split(","))
-    return Caller(names.workspace_name(ws), headers.get(PRINCIPAL_HEADER, ""), scopes)
+    return _caller(ws, headers.get(PRINCIPAL_HEADER, ""), headers.get(SCOPES_HEADER, ""))
+
+
+@lru_cache(maxsize=1024)
+def _caller(ws: str, principal: str, scopes: str) -> Caller:
+    return Caller(names.workspace_name(ws), principal, frozenset(scopes.split(",")))
 
 
 async def read_body(receive: Receive) -> bytes:
@@ -69,12 +77,47 @@ async def respond(send: Send, status: int, body: bytes = b"", *headers: tuple[by
     await send({"type": "http.response.body", "body": body})
 
 
-class McpEndpoint:
-    """ASGI application for every path under `/mcp`."""
+class Unfit(RpcError):
+    """A request HTTP has a status of its own for."""
 
-    def __init__(self, dispatch: Dispatch, state: State, changes: Changes, lease: Lease) -> None:
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(frames.INVALID_REQUEST, message)
+        self.status = status
+
+
+class Accepts(Enum):
+    """What a POST may be answered with. `*/*` is JSON: who can read streams says so."""
+
+    JSON = auto()
+    EVENTS = auto()
+    BOTH = auto()
+
+
+JSON, EVENTS, BOTH = Accepts
+
+
+@lru_cache(maxsize=256)
+def accepted(accept: str) -> Accepts | None:
+    """Of an Accept header ("" for none, which allows anything); None when neither JSON nor a stream will do."""
+    kinds = {kind.partition(";")[0].strip().lower() for kind in accept.split(",")}
+    json = not kinds.isdisjoint(("", "*/*", "application/*", "application/json"))
+    if "text/event-stream" in kinds:
+        return BOTH if json else EVENTS
+    return JSON if json else EVENTS if "text/*" in kinds else None
+
+
+def _check_type(headers: Headers) -> None:
+    kind = headers.get("content-type", "")
+    if kind != "application/json" and kind.partition(";")[0].strip().lower() != "application/json":
+        raise Unfit(415, "Unsupported Media Type: Content-Type must be application/json")
+
+
+class McpEndpoint:
+    """ASGI application for every path under `/mcp`. `seals` are for what stateless clients carry."""
+
+    def __init__(self, dispatch: Dispatch, state: State, changes: Changes, lease: Lease, seals: Tokens | None = None) -> None:
         self.sessions = Sessions(dispatch, state, changes)
-        self.stateless = Stateless(dispatch, changes)
+        self.stateless = Stateless(dispatch, changes, lease, seals)
         self._lease = lease
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -87,6 +130,8 @@ class McpEndpoint:
                 await respond(send, 405, b"", (b"allow", b"GET, POST" if rest else b"GET, POST, DELETE"))
                 return
             await act(self, caller, headers, scope, receive, send)
+        except Unfit as error:
+            await respond(send, error.status, frames.error_frame(None, error))
         except RpcError as error:
             await respond(send, 400, frames.error_frame(None, error))
         except RootlinkError as error:
@@ -99,82 +144,70 @@ class McpEndpoint:
     # POST
 
     async def _post(self, caller: Caller, headers: Headers, scope: Scope, receive: Receive, send: Send) -> None:
-        message = frames.parse(await read_body(receive))
+        _check_type(headers)
+        body = await read_body(receive)
+        message = frames.parse(body)
         if stateless.claims(headers, message):
-            await self._post_stateless(caller, headers, message, receive, send)
+            await self.stateless.serve(caller, headers, message, receive, send)
         elif isinstance(message, list):
             await self._post_batch(caller, headers, message, receive, send)
         else:
-            await self._post_session(caller, headers, frames.check(message), receive, send)
-
-    async def _post_stateless(self, caller: Caller, headers: Headers, message: Any, receive: Receive, send: Send) -> None:
-        try:
-            checked = frames.check(message)
-            if "id" not in checked:
-                await respond(send, 202)
-                return
-            if "method" not in checked:
-                raise RpcError(frames.INVALID_REQUEST, "a stateless client sends requests, never responses")
-            stateless.check(headers, checked)
-            if checked["method"] == "subscriptions/listen":
-
-                async def serve(stream: EventStream) -> None:
-                    with self._lease.stream():
-                        await stream.serve(receive, send)
-
-                await self.stateless.listen(caller, checked, serve)
-                return
-            await self._answer_stateless(caller, checked, receive, send)
-        except RpcError as error:
-            await respond(send, stateless.http_status(error), stateless.refusal(message, error))
-
-    async def _answer_stateless(self, caller: Caller, message: frames.Message, receive: Receive, send: Send) -> None:
-        """JSON, or an event stream once the call reports progress. A client that closes it cancels the call."""
-        stream = EventStream()
-        work = asyncio.ensure_future(self.stateless.answer(caller, message, lambda frame: stream.push(event(frame))))
-        if _wants_progress(message):
-            await _stream_answer(stream, work, message, receive, send)
-            return
-        gone = asyncio.ensure_future(_disconnected(receive))
-        try:
-            if await stateless.until_done_or_gone(work, gone):
-                await respond(send, 200, work.result())
-        finally:
-            gone.cancel()
-            await asyncio.gather(gone, return_exceptions=True)
+            await self._post_session(caller, headers, frames.check(message), body, receive, send)
 
     async def _post_session(
-        self, caller: Caller, headers: Headers, message: frames.Message, receive: Receive, send: Send
+        self, caller: Caller, headers: Headers, message: frames.Message, body: bytes, receive: Receive, send: Send
     ) -> None:
+        accepts = accepted(headers.get("accept", ""))
+        if accepts is None:
+            raise Unfit(406, "Not Acceptable: the client must accept application/json or text/event-stream")
         if message.get("method") == "initialize" and "id" in message:
             session, frame = self.sessions.initialize(caller, message)
             await respond(send, 200, frame, (b"mcp-session-id", session.id.encode()))
             return
         session = self._session(caller, headers)
-        if "method" not in message:
-            await respond(send, 202)
-        elif "id" not in message:
-            self.sessions.notice(session, message)
-            await respond(send, 202)
-        elif _wants_progress(message) and "text/event-stream" in headers.get("accept", ""):
-            stream = EventStream()
-            work = asyncio.ensure_future(self.sessions.answer(caller, session, message, lambda frame: stream.push(event(frame))))
-            await _stream_answer(stream, work, message, receive, send)
+        if "method" in message and "id" in message:
+            await self._answer(caller, session, message, accepts, receive, send)
+            return
+        if "method" in message:
+            self.sessions.notice(caller, session, message)
         else:
-            await respond(send, 200, await self.sessions.answer(caller, session, message, lambda frame: None))
+            self.sessions.answered(session, msgspec.Raw(body))
+        await respond(send, 202)
+
+    async def _answer(
+        self, caller: Caller, session: Session, message: frames.Message, accepts: Accepts, receive: Receive, send: Send
+    ) -> None:
+        """One JSON body, or a stream when something had to be said before the answer, or the client takes nothing else. A call
+        its client cancelled is not answered on a stream."""
+        serve = (lambda stream: stream.serve(receive, send)) if accepts is not JSON else None
+        call = SessionCall(session, message.get("params", {}), serve)
+        answer = await self.sessions.answer(caller, session, message, call)
+        if call.tape is None and accepts is not EVENTS:
+            await respond(send, 200, answer)
+        else:
+            await call.finish(None if call.cancelled else answer)
 
     async def _post_batch(self, caller: Caller, headers: Headers, batch: list[Any], receive: Receive, send: Send) -> None:
-        """Batches exist in 2025-03-26 only. An empty one is invalid; one of notifications has no answer."""
+        """Batches exist in 2025-03-26 only. An empty one is invalid; one of notifications and responses has no answer."""
         session = self._session(caller, headers)
         if session.version != "2025-03-26" or not 0 < len(batch) <= 100:
             raise RpcError(frames.INVALID_REQUEST, "Invalid Request: batches are for 2025-03-26 clients, 1 to 100 messages")
         messages = [frames.check(message) for message in batch]
         for message in messages:
-            if "method" in message and "id" not in message:
-                self.sessions.notice(session, message)
+            self._hear(caller, session, message)
         requests = [message for message in messages if "method" in message and "id" in message]
-        answers = await asyncio.gather(*(self.sessions.answer(caller, session, m, lambda frame: None) for m in requests))
+        calls = [SessionCall(session, message.get("params", {}), None) for message in requests]
+        answers = await asyncio.gather(
+            *(self.sessions.answer(caller, session, message, call) for message, call in zip(requests, calls, strict=True))
+        )
         await respond(send, 200 if answers else 202, b"[" + b",".join(answers) + b"]" if answers else b"")
+
+    def _hear(self, caller: Caller, session: Session, message: frames.Message) -> None:
+        """What needs no answer: a notification, or a response. Nothing is done about a request."""
+        if "method" not in message:
+            self.sessions.answered(session, raw(message))
+        elif "id" not in message:
+            self.sessions.notice(caller, session, message)
 
     def _session(self, caller: Caller, headers: Headers) -> Session:
         id = headers.get("mcp-session-id")
@@ -195,9 +228,25 @@ class McpEndpoint:
             await respond(send, 406)
             return
         session, stream = self._session(caller, headers), EventStream()
-        session.attach(stream)
-        with self._lease.stream():
-            await stream.serve(receive, send, [(b"mcp-session-id", session.id.encode())])
+        more = [(b"mcp-session-id", session.id.encode())]
+        found = session.shelf.find(headers.get("last-event-id", ""))
+        if found is None:
+            tape = session.stand(stream)
+        elif not found[0].of_call:
+            tape = session.stand(stream, *found)
+        else:
+            tape, after = found
+            if tape.over and after == tape.last:  # it has all of it; any other answer and clients come back every second
+                await send({"type": "http.response.start", "status": 204, "headers": []})
+                await send({"type": "http.response.body", "body": b""})
+                return
+            tape.play(stream, after)
+            more.append((STREAM_HEADER.encode(), b"call"))
+        try:
+            with self._lease.stream():
+                await stream.serve(receive, send, more)
+        finally:
+            tape.leave(stream)
 
     async def _delete(self, caller: Caller, headers: Headers, scope: Scope, receive: Receive, send: Send) -> None:
         self.sessions.close(self._session(caller, headers))
@@ -206,9 +255,9 @@ class McpEndpoint:
     # 2024-11-05
 
     async def _get_sse(self, caller: Caller, headers: Headers, scope: Scope, receive: Receive, send: Send) -> None:
-        session, stream = self.sessions.open(caller, "2024-11-05"), EventStream()
+        session, stream = self.sessions.open(caller, OVER_SSE, kept=False), EventStream()
         stream.push(event(f"{scope['path']}/messages?session={session.id}".encode(), "endpoint"))
-        session.attach(stream)
+        session.stand(stream)
         try:
             with self._lease.stream():
                 await stream.serve(receive, send)
@@ -219,58 +268,27 @@ class McpEndpoint:
         """202 at once; the answer goes down the stream. The request lasts as long as the call, so nothing runs unowned."""
         ids = parse_qs(scope["query_string"].decode("latin-1")).get("session", [])
         session = self.sessions.find(caller, ids[0]) if ids else None
-        if session is None or session.stream is None or not session.stream.open:
+        if session is None or session.kept or session.standing is None:
             raise NotFound("no such session; open the SSE stream again")
-        message = frames.check(frames.parse(await read_body(receive)))
-        stream = session.stream
+        _check_type(headers)
+        body = await read_body(receive)
+        message = frames.check(frames.parse(body))
         await respond(send, 202)
         if message.get("method") == "initialize" and "id" in message:
-            frame = self._initialize_sse(caller, session, message)
+            session.say(self._introduced(caller, session, message))
         elif "method" in message and "id" in message:
-            frame = await self.sessions.answer(caller, session, message, lambda progress: stream.push(event(progress)))
+            call = SessionCall(session, message.get("params", {}), None)
+            answer = await self.sessions.answer(caller, session, message, call)
+            if not call.cancelled:
+                session.say(answer)
         else:
-            self.sessions.notice(session, message)
-            return
-        stream.push(event(frame))
+            self._hear(caller, session, message)
 
-    def _initialize_sse(self, caller: Caller, session: Session, message: frames.Message) -> bytes:
-        """The session is there already (its stream is); the handshake only agrees on 2024-11-05."""
-        fresh, frame = self.sessions.initialize(caller, {**message, "params": {"protocolVersion": "2024-11-05"}})
-        self.sessions.close(fresh)
-        return frame
-
-
-async def _stream_answer(
-    stream: EventStream, work: asyncio.Future[bytes], message: frames.Message, receive: Receive, send: Send
-) -> None:
-    """Progress frames as they come, the answer last, then the end."""
-
-    def finish(done: asyncio.Future[bytes]) -> None:
-        if not done.cancelled():
-            error = done.exception()
-            if isinstance(error, RpcError):
-                stream.push(event(stateless.refusal(message, error)))
-            elif error is None:
-                stream.push(event(done.result()))
-        stream.end()
-
-    work.add_done_callback(finish)
-    try:
-        await stream.serve(receive, send)
-    finally:
-        if not work.done():
-            work.cancel()
-        await asyncio.gather(work, return_exceptions=True)
-
-
-def _wants_progress(message: frames.Message) -> bool:
-    meta = message.get("params", {}).get("_meta")
-    return isinstance(meta, dict) and meta.get("progressToken") is not None
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+    def _introduced(self, caller: Caller, session: Session, message: frames.Message) -> bytes:
+        try:
+            return self.sessions.initialize(caller, message, session)[1]
+        except RpcError as error:
+            return frames.error_frame(message["id"], error)
 
 
 def _split(path: str) -> tuple[str, str]:

@@ -49,5 +49,11 @@ def error_frame(id: Id | None, error: RpcError) -> bytes:
     return msgspec.json.encode({"jsonrpc": "2.0", "id": id, "error": body})
 
 
+def request_frame(id: Id, method: str, params: msgspec.Raw) -> bytes:
+    """A question of ours to the client; `params` pass as they are."""
+    head = b'{"jsonrpc":"2.0","id":' + msgspec.json.encode(id) + b',"method":' + msgspec.json.encode(method)
+    return head + b',"params":' + bytes(params) + b"}"
+
+
 def notification_frame(method: str, params: dict[str, Any] | None = None) -> bytes:
     return msgspec.json.encode({"jsonrpc": "2.0", "method": method, **({"params": params} if params is not None else {})})

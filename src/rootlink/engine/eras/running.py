@@ -1,8 +1,9 @@
-"""A client's request while it runs, as servers see it (`calls.Call`): what is told goes to its stream, in its own terms."""
+"""A client's request while it runs, as servers see it (`calls.Call`): what both eras share. What is told reaches the client in
+its own terms: progress with its own token, log lines by its level.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from msgspec import Raw
@@ -20,12 +21,17 @@ def progress_token(params: dict[str, Any]) -> int | str | None:
     return token if isinstance(token, (int, str)) and not isinstance(token, bool) else None
 
 
-class Running:
-    """`emit` puts one JSON-RPC frame on the request's stream. An era says how a question is asked (`ask`)."""
+def hears(level: str | None, method: str, params: Raw) -> bool:
+    """Whether this notification is for a client that asked for log lines of `level` and up."""
+    return method != MESSAGE or knows(level, rpc.value(rpc.members(params).get("level", Raw(b"null"))))
 
-    def __init__(self, client: Client, params: dict[str, Any], level: str | None, emit: Callable[[bytes], object]) -> None:
+
+class Told:
+    """An era says where a frame goes (`emit`) and how a question is asked (`ask`)."""
+
+    def __init__(self, client: Client, params: dict[str, Any], level: str | None) -> None:
         self.client, self.level = client, level
-        self._token, self._emit = progress_token(params), emit
+        self._token = progress_token(params)
 
     @property
     def progress(self) -> bool:
@@ -36,12 +42,13 @@ class Running:
             if self._token is None:
                 return
             params = rpc.raw({**rpc.members(params), "progressToken": self._token})
-        elif method == MESSAGE and not self.hears(rpc.value(rpc.members(params).get("level", Raw(b"null")))):
+        elif not hears(self.level, method, params):
             return
-        self._emit(frame(method, params))
+        self.emit(frame(method, params))
 
-    def hears(self, level: object) -> bool:
-        return knows(self.level, level)
+    def emit(self, frame: bytes) -> None:
+        """One JSON-RPC message for the client. Never waits, never raises."""
+        raise NotImplementedError
 
     async def ask(self, method: str, params: Raw) -> Raw:
         raise rpc.RpcError(rpc.METHOD_NOT_FOUND, "Method not found: not offered by this client")

@@ -1,6 +1,7 @@
 """Server-sent events to one client.
 
-- Writing never waits for the client: frames queue up to `LIMIT`, and a client that does not read them is dropped.
+- Writing never waits for the client: frames queue up to `LIMIT` and `LIMIT_BYTES`; a client that does not read them is dropped.
+- What has gathered while a write was under way goes in one write.
 - A comment every 15 s keeps proxies from closing a quiet stream.
 - The stream watches `receive()`: after a disconnect uvicorn's `send()` returns silently, and a writer that does not watch
   would go on for ever.
@@ -9,12 +10,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from typing import Any
 
 from starlette.types import Receive, Send
 
 LIMIT = 1000
+LIMIT_BYTES = 32 << 20
 PING_SECS = 15.0
+PING = b": ping\r\n\r\n"
 HEADERS = [
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-cache, no-transform"),
@@ -22,32 +26,38 @@ HEADERS = [
 ]
 
 
-def event(data: bytes, name: str = "message") -> bytes:
+def event(data: bytes, name: str = "message", id: bytes = b"") -> bytes:
     """One event. JSON holds no raw line break, so one `data` line is enough."""
-    return b"event: " + name.encode() + b"\r\ndata: " + data + b"\r\n\r\n"
+    numbered = b"id: " + id + b"\r\n" if id else b""
+    return b"event: " + name.encode() + b"\r\n" + numbered + b"data: " + data + b"\r\n\r\n"
 
 
 class EventStream:
     """One client's stream. `push` from anywhere on the loop; `serve` writes until `end`, a disconnect, or overflow."""
 
     def __init__(self) -> None:
-        self._frames: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._frames: deque[bytes] = deque()
+        self._held = 0
+        self._waiting: asyncio.Future[None] | None = None
         self.open = True
 
     def push(self, frame: bytes) -> bool:
         """Queue one frame; False when nobody is reading (the stream ended, or the client is too slow and is dropped)."""
         if not self.open:
             return False
-        if self._frames.qsize() >= LIMIT:
+        if self._frames and (len(self._frames) >= LIMIT or self._held + len(frame) > LIMIT_BYTES):
+            self._frames.clear()
             self.end()
             return False
-        self._frames.put_nowait(frame)
+        self._frames.append(frame)
+        self._held += len(frame)
+        self._stir()
         return True
 
     def end(self) -> None:
-        if self.open:
-            self.open = False
-            self._frames.put_nowait(None)
+        """What is queued is still written."""
+        self.open = False
+        self._stir()
 
     async def serve(self, receive: Receive, send: Send, headers: list[tuple[bytes, bytes]] | None = None) -> None:
         watcher = asyncio.ensure_future(self._watch(receive))
@@ -60,19 +70,38 @@ class EventStream:
             await asyncio.gather(watcher, return_exceptions=True)
 
     async def _write(self, send: Send) -> None:
-        while True:
-            try:
-                async with asyncio.timeout(PING_SECS):
-                    frame = await self._frames.get()
-            except TimeoutError:
-                frame = b": ping\r\n\r\n"
-            await send(_body(frame or b"", more=frame is not None))
-            if frame is None:
-                return
+        more = True
+        while more:
+            if self.open and not self._frames:
+                await self._stirred()
+            data, more = self._gathered(), self.open
+            await send(_body(data or (PING if more else b""), more=more))
+
+    def _gathered(self) -> bytes:
+        data = b"".join(self._frames)
+        self._frames.clear()
+        self._held = 0
+        return data
+
+    async def _stirred(self) -> None:
+        """Until something is queued, or the end, or it has been quiet for `PING_SECS`."""
+        loop = asyncio.get_running_loop()
+        self._waiting = loop.create_future()
+        quiet = loop.call_later(PING_SECS, self._stir)
+        try:
+            await self._waiting
+        finally:
+            quiet.cancel()
+            self._waiting = None
+
+    def _stir(self) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
 
     async def _watch(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
+        self._frames.clear()
         self.end()
 
 

@@ -5,6 +5,9 @@
 
 Handshake: HTTP tries stateless first, stdio session first (nearly every stdio server is of that era). What one era refuses
 the other is asked; only an answer that says "neither" fails. A server that supports no version of ours is refused with words.
+
+What a server is told of its client is what the real client said of itself, word for word; only what means something else in the
+other era is left out (tasks). A link that is everybody's declares nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from rootlink import __version__
 from rootlink.engine import rpc
-from rootlink.engine.calls import Call
+from rootlink.engine.calls import Call, Client
 from rootlink.engine.mounts.mirrors import mirrors
 from rootlink.engine.rpc import RpcError
 from rootlink.errors import UpstreamFailed
@@ -29,12 +32,17 @@ if TYPE_CHECKING:
 SESSION_VERSIONS = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")
 STATELESS_VERSIONS = ("2026-07-28",)
 CLIENT = {"name": "rootlink", "version": __version__}
-CAPABILITIES: dict[str, Any] = {}  # what clients behind us can do is not known upstream yet: declare nothing, launder nothing
+CAPABILITIES: dict[str, Any] = {}  # of what is nobody's in particular
+TASKS_EXTENSION = "io.modelcontextprotocol/tasks"
+DEFAULT_LEVEL = "info"
 _NO_ERA = (401, 403, 407, 429)  # says nothing about the era
 PROBE_SECONDS = 5.0  # a session-era server may stay silent to a method it does not know
 
 _META = "io.modelcontextprotocol/"
-_NAMED = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
+_SAID = frozenset(f"{_META}{name}" for name in ("protocolVersion", "clientInfo", "clientCapabilities", "logLevel"))
+_NAMED = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"} | {
+    f"tasks/{act}": "taskId" for act in ("get", "update", "cancel")
+}  # the last of the extension (SEP-2663)
 _PLAIN = re.compile(r"[\x20-\x7e]*\Z")
 _SENTINEL = re.compile(r"=\?base64\?.*\?=\Z")
 
@@ -81,12 +89,14 @@ class Stateless:
     def dress(self, params: Mapping[str, Any] | None, call: Call | None) -> Mapping[str, Any]:
         held = params.get("_meta") if params else None
         client = call.client if call is not None else None
-        meta = {
-            **(held if isinstance(held, dict) else {}),
-            f"{_META}protocolVersion": self.version,
-            f"{_META}clientInfo": CLIENT if client is None else client.info,
-            f"{_META}clientCapabilities": CAPABILITIES if client is None else client.capabilities,
+        said = {
+            "protocolVersion": self.version,
+            "clientInfo": (CLIENT if client is None else client.info) or None,
+            "clientCapabilities": CAPABILITIES if client is None else declared(client, stateless=True),
+            "logLevel": None if call is None else _level(call),
         }
+        meta = {key: value for key, value in held.items() if key not in _SAID} if isinstance(held, dict) else {}
+        meta.update({f"{_META}{name}": value for name, value in said.items() if value is not None})
         return {**(params or {}), "_meta": meta}
 
     def headers(self, method: str, params: Mapping[str, Any] | None) -> dict[str, str]:
@@ -155,10 +165,36 @@ async def shake_hands(link: Link, name: str) -> Server:
         raise UpstreamFailed(f"{name} refused the MCP handshake: {str(told)[:300]}") from None
 
 
+def declared(client: Client, *, stateless: bool) -> dict[str, Any]:
+    """A client's capabilities for a server of either era. Tasks are a capability in one and an extension in the other, with other
+    methods: who knows the one kind cannot be offered the other."""
+    held = client.capabilities
+    if client.stateless == stateless:
+        return held
+    if stateless:
+        return {name: value for name, value in held.items() if name != "tasks"}
+    extensions = held.get("extensions")
+    if not isinstance(extensions, dict) or TASKS_EXTENSION not in extensions:
+        return held
+    return {**held, "extensions": {name: value for name, value in extensions.items() if name != TASKS_EXTENSION}}
+
+
+def _level(call: Call) -> str | None:
+    """A session client that never set a level leaves it to the server what to log, and servers then log. A stateless server logs
+    nothing unasked, so for such a client it is asked for what servers mostly send by themselves."""
+    return call.level or (None if call.client.stateless else DEFAULT_LEVEL)
+
+
 async def initialize(link: Link, name: str) -> Server:
-    """The session era's greeting, also used to renew a session the server forgot."""
+    """The session era's greeting, also used to renew a session the server forgot. It speaks as the link's owner, or as nobody."""
     link.era = Session()
-    asked = {"protocolVersion": SESSION_VERSIONS[0], "capabilities": CAPABILITIES, "clientInfo": CLIENT}
+    owner = link.owner
+    capabilities = CAPABILITIES if owner is None else declared(owner, stateless=False)
+    asked = {
+        "protocolVersion": SESSION_VERSIONS[0],
+        "capabilities": capabilities,
+        "clientInfo": (owner.info if owner is not None else None) or CLIENT,
+    }
     greeted = rpc.value(await link.request("initialize", asked))
     version = greeted.get("protocolVersion")
     if version not in SESSION_VERSIONS:

@@ -4,10 +4,15 @@
                                                               ├─► Heard.UNASKED   notification, request of the server's, stray id
                                                               └─► Heard.BAD       no JSON-RPC; counted, skipped
 
+What a server says or asks by itself belongs to a call: the one whose stream it came on (`about`, over HTTP), or the one its
+`subscriptionId` names; else the only call in flight; else to the client whose own link this is, outside of any call.
+
 Rules
 - Ids are ours: integers, never used twice on one link. An answer with an id nobody waits for is counted, not fatal.
 - Whoever waits hears at once when the answer came but cannot be read, and when the link ends.
-- A server's `ping` is answered; every other request of a server's is refused politely (-32601): no client stands behind it here.
+- A server's `ping` is answered. Any other request of its goes to whom it belongs to (questions.py) on a link that has an owner,
+  and is refused politely (-32601) on one that declared nothing, because it is nobody's in particular.
+- What is told to no call and no client, lists and resources that changed among it, goes to `notified`.
 - Only UNASKED and BAD count as noise (`flood.py`): a server that answers fast what it was asked is not a flood.
 - A progress token of ours never leaves the link: the call is told the notification's other members.
 """
@@ -23,13 +28,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from msgspec import UNSET, Raw, UnsetType
+from msgspec import UNSET, Raw
 
 from rootlink.engine import rpc
-from rootlink.engine.calls import Call
+from rootlink.engine.calls import Call, Client, Standing
+from rootlink.engine.mounts.listing import NOTICES
+from rootlink.engine.mounts.patience import Patient
+from rootlink.engine.mounts.questions import NOT_OFFERED, Questions, Send, allowed
 from rootlink.errors import UpstreamFailed
 
 log = structlog.get_logger(__name__)
+LISTEN = "subscriptions/listen"
+UPDATED, CANCELLED = "notifications/resources/updated", "notifications/cancelled"
+_SUBSCRIPTION = "io.modelcontextprotocol/subscriptionId"
+_OF_THE_SERVER = frozenset({*NOTICES, UPDATED, "notifications/tasks/status", "notifications/subscriptions/acknowledged"})
 _ID = re.compile(rb'"id"\s*:\s*(\d{1,18})\s*[,}]')
 
 
@@ -48,14 +60,21 @@ class Asked:
     call: Call | None
 
 
-class Exchange:
-    """`name` is the mount's, for words. `notified` gets each notification that is not ours to handle (method, raw params)."""
+async def unsent(message: bytes) -> None:
+    """The default of `send`."""
 
-    def __init__(self, name: str, notified: Callable[[str, Raw], None]) -> None:
+
+class Exchange:
+    """`name` is the mount's, for words. `notified` gets notifications that belong to nobody (method, raw params), `send`
+    answers to the server's questions. `owner`: the one client this link is for, None: it is everybody's."""
+
+    def __init__(self, name: str, notified: Callable[[str, Raw], None], send: Send = unsent) -> None:
         self._name = name
         self._notified = notified
         self._ids = itertools.count(1)
         self._asked: dict[int, Asked] = {}
+        self.questions = Questions(name, send)
+        self.owner: Client | None = None
         self.bad = 0
         self.stray = 0
 
@@ -69,6 +88,8 @@ class Exchange:
     def forget(self, asked: Asked) -> None:
         """Nobody waits any longer. A failure nobody saw is not reported as one."""
         self._asked.pop(asked.id, None)
+        if len(self.questions):
+            self.questions.abandon(asked)
         if not asked.answer.cancel() and not asked.answer.cancelled():
             asked.answer.exception()
 
@@ -76,9 +97,10 @@ class Exchange:
         """End every wait. `error` makes the exception from the method that was asked."""
         for asked in tuple(self._asked.values()):
             self._settle(asked, error(asked.method))
+        self.questions.end()
 
-    def receive(self, message: bytes) -> tuple[Heard, bytes | None]:
-        """What `message` was, and what is to be sent back."""
+    def receive(self, message: bytes, about: Asked | None = None) -> tuple[Heard, bytes | None]:
+        """What `message` was, and what is to be sent back at once. `about`: whose stream it came on."""
         try:
             envelope = rpc.read(message)
         except rpc.Malformed:
@@ -88,9 +110,9 @@ class Exchange:
         if envelope.method is UNSET:
             return self._answered(envelope), None
         if envelope.id is UNSET:
-            self._notice(envelope)
+            self._notice(envelope, about)
             return Heard.UNASKED, None
-        return self._requested(envelope)
+        return self._requested(envelope, about)
 
     def _answered(self, envelope: rpc.Envelope) -> Heard:
         asked = self._asked.get(envelope.id) if isinstance(envelope.id, int) else None
@@ -132,18 +154,50 @@ class Exchange:
                 self._settle(asked, self._unreadable(asked))
                 return
 
-    def _notice(self, envelope: rpc.Envelope) -> None:
+    def _notice(self, envelope: rpc.Envelope, about: Asked | None) -> None:
         assert envelope.method is not UNSET
-        if envelope.method == "notifications/progress":
-            self._progressed(envelope.params)
-            return
-        params = Raw(b"{}") if envelope.params is UNSET else envelope.params
-        try:
-            self._notified(envelope.method, params)
-        except Exception:
-            log.exception("notification", mount=self._name, method=envelope.method[:80])
+        method, params = envelope.method, Raw(b"{}") if envelope.params is UNSET else envelope.params
+        if method == "notifications/progress":
+            self._progressed(params)
+        elif method == CANCELLED:
+            self.questions.withdraw(rpc.value(rpc.members(params).get("requestId", UNSET)))
+        else:
+            self._say(method, params, about)
 
-    def _progressed(self, raw: Raw | UnsetType) -> None:
+    def _say(self, method: str, params: Raw, about: Asked | None) -> None:
+        about = about or self._subscribed(params)
+        listening = about is not None and about.method == LISTEN
+        hearer = None if method in _OF_THE_SERVER and not listening else self._of(about)
+        try:
+            (self._notified if hearer is None else hearer.tell)(method, params)
+        except Exception:
+            log.exception("notification", mount=self._name, method=method[:80])
+
+    def _subscribed(self, params: Raw) -> Asked | None:
+        """The `subscriptions/listen` whose frame this is."""
+        if _SUBSCRIPTION.encode() not in bytes(params):
+            return None
+        id = rpc.value(rpc.members(rpc.members(params).get("_meta", UNSET)).get(_SUBSCRIPTION, UNSET))
+        return self._asked.get(id) if isinstance(id, int) else None
+
+    def _of(self, about: Asked | None) -> Call | Standing | None:
+        """Whom something of the server's belongs to."""
+        about = about or self._only()
+        if about is not None and about.call is not None:
+            return about.call
+        return self.owner.standing if self.owner is not None else None
+
+    def _only(self) -> Asked | None:
+        """The call in flight, if there is just one."""
+        found: Asked | None = None
+        for asked in self._asked.values():
+            if asked.call is not None and asked.method != LISTEN:
+                if found is not None:
+                    return None
+                found = asked
+        return found
+
+    def _progressed(self, raw: Raw) -> None:
         params = rpc.members(raw)
         token = rpc.value(params.pop("progressToken", UNSET))
         asked = self._asked.get(token) if isinstance(token, int) else None
@@ -155,13 +209,24 @@ class Exchange:
         except Exception:
             log.exception("progress", mount=self._name, method=asked.method)
 
-    def _requested(self, envelope: rpc.Envelope) -> tuple[Heard, bytes | None]:
+    def _requested(self, envelope: rpc.Envelope, about: Asked | None) -> tuple[Heard, bytes | None]:
         if envelope.id is UNSET or envelope.id is None:
             self.bad += 1
             return Heard.BAD, None
+        assert envelope.method is not UNSET
         if envelope.method == "ping":
             return Heard.UNASKED, rpc.answer(envelope.id, {})
-        return Heard.UNASKED, rpc.refusal(envelope.id, rpc.METHOD_NOT_FOUND, "Method not found: not offered by this client")
+        params = Raw(b"{}") if envelope.params is UNSET else envelope.params
+        return Heard.UNASKED, self._question(envelope.id, envelope.method, params, about)
+
+    def _question(self, id: rpc.Id, method: str, params: Raw, about: Asked | None) -> bytes | None:
+        about = about or self._only()
+        whom = self._of(about)
+        if self.owner is None or whom is None or not allowed(self.owner, method, params):
+            return rpc.refusal(id, rpc.METHOD_NOT_FOUND, NOT_OFFERED)
+        waiting = () if about is not None and about.call is not None else self._asked.values()
+        holding = [asked.call.holding() for asked in waiting if isinstance(asked.call, Patient)]
+        return self.questions.put(id, method, params, whom, about=about, holding=holding)
 
 
 def _with_token(params: Mapping[str, Any] | None, token: int | None) -> Mapping[str, Any] | None:

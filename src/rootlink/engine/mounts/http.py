@@ -27,7 +27,7 @@ from rootlink.engine.calls import Call
 from rootlink.engine.mounts.era import Refused, initialize
 from rootlink.engine.mounts.events import Event, Events
 from rootlink.engine.mounts.exchange import Asked
-from rootlink.engine.mounts.link import MESSAGE_CAP
+from rootlink.engine.mounts.link import MAY_BE_REPEATED, MESSAGE_CAP
 from rootlink.engine.mounts.listing import NOTICES
 from rootlink.engine.mounts.remote import BOTH, EVENTS, JSON, Far, RemoteLink, merged
 from rootlink.errors import RootlinkError, UpstreamFailed
@@ -40,8 +40,7 @@ UNREACHED = 3
 RENEW_SECONDS = 30.0
 FAREWELL_SECONDS = 2.0
 TAIL_SECONDS = 1.0  # for the end of a stream after its answer, so that the connection is used again
-RESUMES = 5
-SLOWEST = 30.0
+SOONEST, SLOWEST = 0.01, 30.0  # seconds between the streams of one answer, or of what is said unasked
 _GREETING = ("initialize", "notifications/initialized")
 _SESSION = re.compile(r"[\x21-\x7e]{1,1024}\Z")
 
@@ -58,6 +57,10 @@ class HttpLink(RemoteLink):
         self._session: str | None = None
         self._renewing = asyncio.Lock()
         self._unreached = 0
+
+    @property
+    def sessioned(self) -> bool:  # type: ignore[override]
+        return self._session is not None
 
     async def open(self) -> None:
         self._far.scope.check(self._far.url)
@@ -108,16 +111,27 @@ class HttpLink(RemoteLink):
             try:
                 await self._post(asked, params, held)
             except _SessionGone:
-                await self._post(asked, params, await self._renewed(held))
-            error = UpstreamFailed(f"{self._far.name} ended its answer to {asked.method} before the result came")
+                await self._again(asked, params, await self._renewed(held))
+            words = f"{self._far.name} ended its answer to {asked.method} before the result came"
+            error = UpstreamFailed(words, data=MAY_BE_REPEATED)
         except (RootlinkError, rpc.RpcError) as failure:
             error = failure
+            if isinstance(failure, UpstreamFailed) and not isinstance(failure, Refused):
+                failure.data = failure.data or MAY_BE_REPEATED
         except Exception as failure:
             log.exception("http_request", mount=self._far.name, method=asked.method)
             error = UpstreamFailed(f"{self._far.name} could not be asked: {type(failure).__name__}")
         self._settle(asked, error)
         if self._unreached >= UNREACHED:
             self._lost("cannot be reached")
+
+    async def _again(self, asked: Asked, params: Mapping[str, Any] | None, held: str | None) -> None:
+        """Once more, in a new session. One that is forgotten as soon is none, and ends the link."""
+        try:
+            await self._post(asked, params, held)
+        except _SessionGone as error:
+            self._settle(asked, error)
+            self._lost("forgets each session it gives")
 
     async def _post(self, asked: Asked, params: Mapping[str, Any] | None, held: str | None) -> None:
         headers = self._headers(BOTH, held, {"Content-Type": JSON}, self.era.headers(asked.method, params))
@@ -140,7 +154,7 @@ class HttpLink(RemoteLink):
             await self._stream(response, asked, held)
         elif response.content_type == JSON:
             for message in await self._body(response):
-                self._receive(message)
+                self._receive(message, asked)
         elif response.status != 202:
             raise self._strange(response)
 
@@ -157,10 +171,8 @@ class HttpLink(RemoteLink):
     async def _stream(self, response: aiohttp.ClientResponse, asked: Asked, held: str | None) -> None:
         events = Events(MESSAGE_CAP)
         await self._until_answered(response, events, asked)
-        for _ in range(RESUMES):
-            if asked.answer.done() or events.last_id is None:
-                return
-            await asyncio.sleep(1.0 if events.retry is None else events.retry)
+        while not asked.answer.done() and events.last_id is not None:  # for as long as the caller's deadline lets it
+            await asyncio.sleep(1.0 if events.retry is None else max(events.retry, SOONEST))
             headers = self._headers(EVENTS, held, self.era.headers("", None), {"Last-Event-ID": events.last_id})
             async with self._far.scope.request("GET", self._far.url, headers=headers, follow=True) as resumed:
                 if resumed.status >= 400 or resumed.content_type != EVENTS:
@@ -169,7 +181,7 @@ class HttpLink(RemoteLink):
 
     async def _until_answered(self, response: aiohttp.ClientResponse, events: Events, asked: Asked) -> None:
         async def take(event: Event) -> bool:
-            pause = self._receive(event.data) if event.data.strip() else 0.0
+            pause = self._receive(event.data, asked) if event.data.strip() else 0.0
             if pause:
                 await asyncio.sleep(pause)
             return not asked.answer.done()
@@ -223,19 +235,20 @@ class HttpLink(RemoteLink):
             if self._ended is not None or self._session not in (held, None):
                 return self._session
             self._session = None
-            log.info("session_renewed", mount=self._far.name)
             try:
                 async with asyncio.timeout(RENEW_SECONDS):
                     await initialize(self, self._far.name)
+                    log.info("session_renewed", mount=self._far.name)
             except (rpc.RpcError, TimeoutError) as error:
                 raise UpstreamFailed(f"{self._far.name} forgot its session and gave no new one: {str(error)[:200]}") from None
-        self._missed()
+        self._missed(anew=True)
         return self._session
 
-    def _missed(self) -> None:
+    def _missed(self, *, anew: bool) -> None:
         """What changed while nobody listened was not told: say that everything may have."""
         for method in NOTICES:
             self.on_notification(method, Raw(b"{}"))
+        self.on_gap(anew)
 
     async def _hear(self) -> None:
         """The GET stream, for as long as the server offers one."""
@@ -270,7 +283,7 @@ class HttpLink(RemoteLink):
             else:
                 forgotten = False
                 if times:
-                    self._missed()
+                    self._missed(anew=False)
                 await self._drink(response, events, self._overheard)
         if forgotten:
             await self._renewed(held)

@@ -5,6 +5,10 @@ Rules
 - `on_closed` is called at most once, when the link ended without `close()` being asked; its words say how, for a person.
 - Deadlines are the caller's (`asyncio.timeout`): a request whose task is cancelled tells the server so and is forgotten.
 - `era` decides how a request is dressed (era.py); the transport only asks it.
+- `owner`, set before `open`, is the one client a link is for: the greeting declares what it can do, and it is asked what the
+  server asks. Without one the link is everybody's and declares nothing.
+- `on_gap(anew)`: for a while nobody heard what the server said unasked; `anew`: its session is a new one, which knows nothing of
+  what the old one was told (subscriptions, a log level). That lists may have changed is told as notifications besides.
 """
 
 from __future__ import annotations
@@ -14,17 +18,27 @@ from typing import Any, Protocol
 
 from msgspec import Raw
 
-from rootlink.engine.calls import Call
+from rootlink.engine.calls import Call, Client
 from rootlink.engine.mounts.era import Era
 from rootlink.engine.mounts.refusals import Refusals
 
 MESSAGE_CAP = 4 << 20  # bytes of one message, whatever carries it
+MAY_BE_REPEATED = {
+    "retryable": True
+}  # in an error's data: the link went while it was asked; whether the server did it is not known
 
 
 class Link(Protocol):
     era: Era
     on_notification: Callable[[str, Raw], None]
     on_closed: Callable[[str], None]
+    on_gap: Callable[[bool], None]
+    owner: Client | None
+
+    @property
+    def sessioned(self) -> bool:
+        """Whether the server gave it a session id, so that it may keep state for each session."""
+        ...
 
     @property
     def refusals(self) -> Refusals | None:
@@ -67,3 +81,7 @@ def unheard(method: str, params: Raw) -> None:
 
 def unminded(words: str) -> None:
     """The default of `on_closed`."""
+
+
+def unminding(anew: bool) -> None:
+    """The default of `on_gap`."""

@@ -55,12 +55,36 @@ class Catalogue(msgspec.Struct):
     server_info: dict[str, Any] = {}
     capabilities: dict[str, Any] = {}
     version: str = ""  # of MCP
+    cache: dict[str, dict[str, Any]] = {}  # by the lists' names: {ttlMs?, cacheScope?}, as a stateless server said
 
 
-async def read(name: str, ask: Ask, kinds: Iterable[str], capabilities: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """The lists of `kinds`, keyed as in `LISTS`. Raises UpstreamFailed, RpcError."""
-    wanted = [which for kind in kinds for which in OF_KIND[kind]]
-    return {which: await _whole(name, ask, which) if _offered(which, capabilities) else [] for which in wanted}
+class Listed(NamedTuple):
+    """Lists keyed as in `LISTS`, some or all; `cache` as in Catalogue, of the same ones."""
+
+    items: dict[str, list[dict[str, Any]]]
+    cache: dict[str, dict[str, Any]]
+
+
+def differing(one: Catalogue, other: Catalogue) -> set[str]:
+    """The kinds whose lists are not the same."""
+    return {kind for kind, lists in OF_KIND.items() if any(getattr(one, which) != getattr(other, which) for which in lists)}
+
+
+def with_lists(held: Catalogue, read: Listed) -> Catalogue:
+    """A new catalogue with the lists that were read in place of `held`'s: whoever holds the old one keeps what it saw."""
+    cache = {**{which: said for which, said in held.cache.items() if which not in read.items}, **read.cache}
+    return msgspec.structs.replace(held, **read.items, cache=cache)
+
+
+async def read(name: str, ask: Ask, kinds: Iterable[str], capabilities: dict[str, Any]) -> Listed:
+    """The lists of `kinds`. Raises UpstreamFailed, RpcError."""
+    found = Listed({}, {})
+    for which in (which for kind in kinds for which in OF_KIND[kind]):
+        said: dict[str, Any] = {}
+        found.items[which] = await _whole(name, ask, which, said) if _offered(which, capabilities) else []
+        if said:
+            found.cache[which] = said
+    return found
 
 
 def _offered(which: str, capabilities: dict[str, Any]) -> bool:
@@ -70,7 +94,8 @@ def _offered(which: str, capabilities: dict[str, Any]) -> bool:
     return which == "tools" and not any(kind in capabilities for kind in OF_KIND)
 
 
-async def _whole(name: str, ask: Ask, which: str) -> list[dict[str, Any]]:
+async def _whole(name: str, ask: Ask, which: str, said: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every item; what the pages say of caching is put into `said`."""
     found: dict[str, dict[str, Any]] = {}
     cursors: set[str] = set()
     params: dict[str, Any] = {}
@@ -81,6 +106,7 @@ async def _whole(name: str, ask: Ask, which: str) -> list[dict[str, Any]]:
         if page is None or _too_much(name, which, 0, size):
             break
         value = rpc.value(page)
+        _keepable(value, said)
         for item in _items(value, LISTS[which]):
             found.setdefault(item[LISTS[which].key], item)
         cursor = value.get("nextCursor")
@@ -99,6 +125,15 @@ async def _page(name: str, ask: Ask, which: str, params: dict[str, Any]) -> msgs
             raise
         log.info("list_refused", mount=name, list=which, code=error.code)
         return None
+
+
+def _keepable(page: dict[str, Any], said: dict[str, Any]) -> None:
+    """Of several pages the shortest life counts, and the narrower scope."""
+    ttl, scope = page.get("ttlMs"), page.get("cacheScope")
+    if isinstance(ttl, int | float) and not isinstance(ttl, bool):
+        said["ttlMs"] = min(ttl, said.get("ttlMs", ttl))
+    if isinstance(scope, str) and said.get("cacheScope") != "private":
+        said["cacheScope"] = scope
 
 
 def _items(page: Any, form: _List) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """One mounted server: its life, its last known lists, and every question to it.
 
+    starting ──► ready ──lost──► starting ──► ready          the first time in a minute; then
     starting ──► ready ──lost──► backoff ──► starting …      after too many: failed        stop() from anywhere: stopped
         │                           ▲
         └───────── failed start ────┘                        a spec or secret that cannot work: failed at once
@@ -8,31 +9,39 @@ Rules
 - One task owns the life (`_live`); whoever wants a change cancels it, changes, and begins a new one, under `_turn`.
 - A start has one deadline for everything: connect, handshake, first lists. Installing a package is before it.
 - The catalogue is the last one known, in every state. A change is told by kind, and only if something did change.
-- A request while the first start is under way waits for it; while the server is down it fails at once, with words.
-- A server's hurry costs the server: list_changed is followed at once, then at most every 250 ms.
+- A request while a start is under way waits for it; while the server is down it fails at once, with words. What was sent is not
+  sent again.
+- A call goes over the mount's own link, or, where a session-era server keeps something for each client, over one of its client's
+  own (clients.py); a server of the stateless era is told in each request who asks.
+- A call's time stands still while its client is asked something, and begins anew with progress (patience.py).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import structlog
 from msgspec import Raw
 
-from rootlink.engine.calls import Call, Client
+from rootlink.engine.calls import LEVELS, Call, Client
 from rootlink.engine.mounts import listing
+from rootlink.engine.mounts.clients import Clients
 from rootlink.engine.mounts.clock import Clock
 from rootlink.engine.mounts.era import Refused, Server, Stateless, shake_hands
-from rootlink.engine.mounts.link import Link, unheard, unminded
-from rootlink.engine.mounts.listing import NOTICES, OF_KIND, Catalogue
+from rootlink.engine.mounts.link import Link
+from rootlink.engine.mounts.listing import OF_KIND, Catalogue, Listed, differing, with_lists
 from rootlink.engine.mounts.mirrors import without_bad_mirrors
-from rootlink.engine.mounts.refusals import BEFORE, Refusals
+from rootlink.engine.mounts.opening import explained, opened
+from rootlink.engine.mounts.patience import Patient
+from rootlink.engine.mounts.refusals import BEFORE
 from rootlink.engine.mounts.restarts import Restarts
+from rootlink.engine.mounts.shared import Shared
 from rootlink.engine.mounts.spec import START_SECONDS
-from rootlink.engine.rpc import INVALID_PARAMS, METHOD_NOT_FOUND, RpcError
+from rootlink.engine.rpc import RpcError
 from rootlink.errors import EgressBlocked, Forbidden, Invalid, NotFound, RootlinkError, Unavailable, UpstreamFailed
 from rootlink.wire.mounts import MountSpec
 
@@ -43,10 +52,8 @@ Dial = Callable[[MountSpec, Say], Awaitable[Sequence[Link]]]
 """Makes the links to try, best first; not opened yet. Raises RootlinkError."""
 
 CALL_SECONDS = 60.0
-REFETCH_SECONDS = 0.25
 LOG_LINES = 200
 _OTHER_TRANSPORT = (400, 404, 405)  # what a server of the HTTP+SSE transport says to a POST (MCP.md §1)
-_ACKNOWLEDGED = "notifications/subscriptions/acknowledged"
 
 
 def silent(words: str) -> None:
@@ -54,7 +61,11 @@ def silent(words: str) -> None:
 
 
 class Mount:
-    """`changed(ws, kinds)` is called when lists did change behind everybody's back; not for the first start of `start()`."""
+    """`changed(ws, kinds)` is called when lists did change behind everybody's back; not for the first start of `start()`.
+
+    `updated(ws, uri, params, key)`: a resource somebody subscribed to changed; `key`: for this client, None: for all.
+    `levels`: the log level of each session that set one, by client key; it is the maker's, who says when it changed (`level`).
+    """
 
     def __init__(
         self,
@@ -65,6 +76,8 @@ class Mount:
         dial: Dial,
         clock: Clock,
         changed: Callable[[str, set[str]], None],
+        updated: Callable[[str, str, Raw, str | None], None],
+        levels: dict[str, str],
         catalogue: Catalogue | None = None,
     ) -> None:
         self.ws, self.spec, self.connection = ws, spec, connection
@@ -85,41 +98,68 @@ class Mount:
         self._life: asyncio.Task[None] | None = None
         self._beginning: asyncio.Task[RootlinkError | None] | None = None
         self._over = False  # stop() was called; nothing begins any more
-        self._errands: list[asyncio.Task[None]] = []  # of the link in use
-        self._stale: set[str] = set()
-        self._told = asyncio.Event()
         self._earlier_logs: list[str] = []
+        self._clients = Clients(
+            self.name,
+            lambda: self.spec,
+            lambda: dial(self.spec, silent),
+            clock,
+            base=lambda: self.catalogue,
+            changed=self._tell_of,
+            updated=partial(updated, ws),
+            levels=levels,
+        )
+        self._shared = Shared(self.name, clock, updated=partial(updated, ws), reread=self._reread, levels=levels)
 
     # asking
 
     async def request(
         self, method: str, params: dict[str, Any] | None = None, *, timeout: float | None = None, call: Call | None = None
     ) -> Raw:
-        """The result's bytes: one JSON object on one line. `timeout` in seconds, 60 unless given, over waiting and answering.
+        """The result's bytes: one JSON object on one line. `timeout` in seconds, over waiting and answering; the spec's or
+        60 unless given.
 
         Raises RpcError for the server's own error; UpstreamFailed, Unavailable, EgressBlocked when it cannot be asked.
         """
-        limit = CALL_SECONDS if timeout is None else timeout
+        limit = self._seconds() if timeout is None else timeout
         began = asyncio.get_running_loop().time()
-        refusals: Refusals | None = None
+        link: Link | None = None
+        patient: Patient | None = None
         try:
             async with asyncio.timeout(limit) as deadline:
-                await self._settled.wait()
-                async with self._slots:
-                    link = self._usable()
-                    refusals = link.refusals
-                    result = await link.request(method, params, call=call)
+                patient = Patient(call, deadline, limit) if call is not None else None
+                async with self._slots, self._carrier(call) as link:
+                    result = await link.request(method, params, call=patient)
         except TimeoutError:
             if not deadline.expired():
                 raise
             late = self._late(method, limit)
-            raise (late if refusals is None else refusals.explained(late, began)) from None
+            raise (late if link is None else explained(link, late, began)) from None
         except (RpcError, RootlinkError) as error:
-            if refusals is None:
+            if link is None or link.refusals is None:
                 raise
-            await refusals.await_late(began)
-            raise refusals.explained(error, began) from error.__cause__
-        return result if refusals is None else await refusals.judged(result, began)
+            await link.refusals.await_late(began)
+            raise link.refusals.explained(error, began) from error.__cause__
+        finally:
+            if patient is not None:
+                patient.over()
+        return result if link.refusals is None else await link.refusals.judged(result, began)
+
+    @contextlib.asynccontextmanager
+    async def _carrier(self, call: Call | None) -> AsyncIterator[Link]:
+        """The link that carries a call. One of a client's own works on while the mount's is down."""
+        if call is None or not self._clients.alive(call.client):
+            await self._settled.wait()
+            link = self._usable()
+            if call is None or not self._clients.apart:
+                if call is not None and call.client.stateless and call.level in LEVELS:
+                    self._shared.asks(call.level)
+                if self._shared.telling is not None:
+                    await asyncio.wait({self._shared.telling})
+                yield link
+                return
+        async with self._clients.carrying(call.client, call.level) as own:
+            yield own
 
     async def notify(self, method: str, params: dict[str, Any] | None = None) -> None:
         """Raises UpstreamFailed, Unavailable."""
@@ -127,19 +167,55 @@ class Mount:
 
     def lists(self, client: Client | None) -> Catalogue:
         """The lists as this client sees them; None: as nobody in particular."""
-        return self.catalogue
+        return self.catalogue if client is None else self._clients.lists(client) or self.catalogue
 
     async def subscribe(self, uri: str, client: Client) -> None:
-        """Raises as `request`."""
-        raise RpcError(METHOD_NOT_FOUND, "Method not found: resources/subscribe")
+        """Safe to repeat. Raises as `request`."""
+        async with self._in_time("resources/subscribe"):
+            if self._clients.apart and not client.stateless:
+                await self._clients.subscribe(uri, client)
+            else:
+                await self._shared.subscribe(self._usable(), uri, client)
 
     async def unsubscribe(self, uri: str, client: Client) -> None:
-        """Raises as `request`."""
-        raise RpcError(METHOD_NOT_FOUND, "Method not found: resources/unsubscribe")
+        """Safe to repeat. Raises as `request`."""
+        async with self._in_time("resources/unsubscribe"):
+            if self._clients.apart and not client.stateless:
+                await self._clients.unsubscribe(uri, client)
+            else:
+                await self._shared.unsubscribe(self._usable(), uri, client)
+
+    def level(self, client: Client) -> None:
+        """A session client's log level is another one now (`levels`)."""
+        self._clients.level(client)
+        self._shared.level()
+
+    def told(self, client: Client, method: str, params: Raw) -> None:
+        """A session client's own notice, for its own link."""
+        self._clients.told(client, method, params)
+
+    def forget_client(self, key: str) -> None:
+        self._clients.forget(key)
+        self._shared.forget(key)
 
     def logs(self) -> list[str]:
-        """What the server wrote to stderr, this one's and the one before it; secrets redacted."""
-        return [*self._earlier_logs, *(self._link.logs() if self._link else [])][-LOG_LINES:]
+        """What the server wrote to stderr, this one's and the one before it, and its clients' own; secrets redacted."""
+        return [*self._earlier_logs, *(self._link.logs() if self._link else []), *self._clients.logs()][-LOG_LINES:]
+
+    @contextlib.asynccontextmanager
+    async def _in_time(self, method: str) -> AsyncIterator[None]:
+        """Once it is settled, within the time of a call."""
+        try:
+            async with asyncio.timeout(self._seconds()) as deadline:
+                await self._settled.wait()
+                yield
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            raise self._late(method, self._seconds()) from None
+
+    def _seconds(self) -> float:
+        return self.spec.timeout_secs or CALL_SECONDS
 
     def _usable(self) -> Link:
         if self._link is not None and self.state == "ready":
@@ -169,6 +245,7 @@ class Mount:
     async def restart(self) -> None:
         """End it, start it afresh, forgive its past. Raises what went wrong; it is then tried again like after a crash."""
         async with self._turn:
+            self._to("starting", None)
             await self._halt()
             self._restarts.forgive()
             before = self.catalogue
@@ -196,13 +273,10 @@ class Mount:
             self._life.cancel()
             await asyncio.gather(self._life, return_exceptions=True)
             self._life = None
-        await self._drop_link()
+        await asyncio.gather(self._drop_link(), self._clients.close())
 
     async def _drop_link(self) -> None:
-        errands, self._errands = self._errands, []
-        for task in errands:
-            task.cancel()
-        await asyncio.gather(*errands, return_exceptions=True)
+        await self._shared.end()
         link = self._link
         if link is not None:
             await link.close()
@@ -226,8 +300,9 @@ class Mount:
                 self._to("failed", failure.message)
                 return
             log.info("mount_backoff", ws=self.ws, mount=self.name, seconds=delay, why=failure.message)
-            self._to("backoff", failure.message)
-            await self._clock.sleep(delay)
+            if delay:
+                self._to("backoff", failure.message)
+                await self._clock.sleep(delay)
             before = self.catalogue
             failure = await self._begin(silent)
             self._tell(before)
@@ -238,7 +313,7 @@ class Mount:
         words = await asyncio.shield(self._lost)
         link, said, since = self._link, self._link.last_words(), asyncio.get_running_loop().time() - BEFORE
         await self._drop_link()
-        return _explained(link, UpstreamFailed(f"{self.name} {words}{f': {said}' if said else ''}"), since)
+        return explained(link, UpstreamFailed(f"{self.name} {words}{f': {said}' if said else ''}"), since)
 
     async def _begin(self, say: Say) -> RootlinkError | None:
         """One start. On failure nothing of it runs, and the reason is answered; also when `stop()` broke it off."""
@@ -272,29 +347,30 @@ class Mount:
         say(f"{self.name} has {count} tool{'' if count == 1 else 's'}")
         return None
 
-    async def _reach(self, links: Sequence[Link]) -> tuple[Server, dict[str, list[dict[str, Any]]]]:
+    async def _reach(self, links: Sequence[Link]) -> tuple[Server, Listed]:
         """Make one of `links` the link in use. Raises RootlinkError, with every link closed."""
         limit = self.spec.timeout_secs or START_SECONDS
         end = self._clock.now() + limit
         *others, last = links
         first: UpstreamFailed | None = None
-        for link in others:
+        for form, link in enumerate(others):
+            self._clients.form = form
             try:
                 return await self._greet(link, end, limit)
             except Refused as error:
                 if error.http not in _OTHER_TRANSPORT:
                     raise
                 first = first or error
+        self._clients.form = len(others)
         try:
             return await self._greet(last, end, limit)
         except UpstreamFailed as error:
             raise first or error from None
 
-    async def _greet(self, link: Link, end: float, limit: float) -> tuple[Server, dict[str, list[dict[str, Any]]]]:
+    async def _greet(self, link: Link, end: float, limit: float) -> tuple[Server, Listed]:
         self._lost = lost = asyncio.get_running_loop().create_future()
         self._link = link
-        self._stale.clear()
-        self._told.clear()
+        self._shared.fresh()
 
         def closed(words: str) -> None:
             """Called while the link ends: from now on requests are told so, before the life's task gets its turn."""
@@ -303,40 +379,35 @@ class Mount:
             if self._link is link and self.state == "ready":
                 said = link.last_words()
                 failure = UpstreamFailed(f"{self.name} {words}{f': {said}' if said else ''}")
-                self._to("backoff", _explained(link, failure, asyncio.get_running_loop().time() - BEFORE).message)
+                why = explained(link, failure, asyncio.get_running_loop().time() - BEFORE).message
+                self._to("starting" if self._restarts.excuses(self._clock.now()) else "backoff", why)
 
-        link.on_closed = closed
-        link.on_notification = self._noticed
-        began = asyncio.get_running_loop().time()
+        async def greet() -> tuple[Server, Listed]:
+            server = await shake_hands(link, self.name)
+            lists = await listing.read(self.name, link.request, OF_KIND, server.capabilities)
+            await link.attend()
+            return server, lists
+
+        link.on_closed, link.on_notification = closed, self._noticed
+        link.on_gap = self._shared.gap
         try:
-            async with asyncio.timeout(max(end - self._clock.now(), 0.1)) as deadline:
-                await link.open()
-                server = await shake_hands(link, self.name)
-                lists = await listing.read(self.name, link.request, OF_KIND, server.capabilities)
-                await link.attend()
-                return server, lists
-        except BaseException as error:
-            said = link.last_words()
-            link.on_closed, link.on_notification = unminded, unheard
+            return await opened(link, self.name, max(end - self._clock.now(), 0.1), limit, greet)
+        except BaseException:
             await self._drop_link()
-            if isinstance(error, TimeoutError) and deadline.expired():
-                error = UpstreamFailed(f"{self.name} was not ready within {limit:g} s{f': {said}' if said else ''}")
-            if isinstance(error, RpcError):
-                error = UpstreamFailed(f"{self.name} answered with an error: {error.message[:500]}")
-            if isinstance(error, UpstreamFailed):
-                raise _explained(link, error, began) from None
             raise
 
-    def _ready(self, server: Server, lists: dict[str, list[dict[str, Any]]]) -> None:
-        assert self._link is not None
+    def _ready(self, server: Server, lists: Listed) -> None:
+        link = self._link
+        assert link is not None
         self._adopt(lists)
         self.catalogue.instructions = server.instructions
         self.catalogue.server_info, self.catalogue.capabilities = server.info, server.capabilities
         self.catalogue.version = server.version
         self._restarts.ready(self._clock.now())
-        self._errands = [asyncio.create_task(self._follow_changes(self._link))]
-        if self._link.era.stateless:
-            self._errands.append(asyncio.create_task(self._listen(self._link)))
+        self._clients.apart = (
+            not link.era.stateless and (self.spec.session or ("client" if link.sessioned else "shared")) == "client"
+        )
+        self._shared.begin(link, server.capabilities, self._noticed)
         self._to("ready", None)
 
     def _to(self, state: State, error: str | None) -> None:
@@ -348,80 +419,36 @@ class Mount:
 
     # its lists
 
-    def _adopt(self, lists: dict[str, list[dict[str, Any]]]) -> None:
+    def _adopt(self, lists: Listed) -> None:
         """A new catalogue: whoever holds the old one keeps what it saw."""
-        if self._link is not None and isinstance(self._link.era, Stateless) and "tools" in lists:
-            lists["tools"] = without_bad_mirrors(self.name, lists["tools"])
-            self._link.era.learn(lists["tools"])
-        held = self.catalogue
-        kept = {which: lists.get(which, getattr(held, which)) for which in listing.LISTS}
-        self.catalogue = Catalogue(
-            **kept,
-            instructions=held.instructions,
-            server_info=held.server_info,
-            capabilities=held.capabilities,
-            version=held.version,
-        )
+        if self._link is not None and isinstance(self._link.era, Stateless) and "tools" in lists.items:
+            lists.items["tools"] = without_bad_mirrors(self.name, lists.items["tools"])
+            self._link.era.learn(lists.items["tools"])
+        self.catalogue = with_lists(self.catalogue, lists)
 
     def _tell(self, before: Catalogue) -> None:
-        kinds = {kind for kind, lists in OF_KIND.items() if any(getattr(before, w) != getattr(self.catalogue, w) for w in lists)}
-        if not kinds:
-            return
+        kinds = differing(before, self.catalogue)
+        if kinds:
+            self._clients.base_changed()
+            self._tell_of(kinds)
+
+    def _tell_of(self, kinds: set[str]) -> None:
         try:
             self._changed(self.ws, kinds)
         except Exception:
             log.exception("mount_change", ws=self.ws, mount=self.name)
 
     def _noticed(self, method: str, params: Raw) -> None:
-        kind = NOTICES.get(method)
-        if kind is not None:
-            self._stale.add(kind)
-            self._told.set()
-        elif method == _ACKNOWLEDGED:  # what changed before this moment was not told
-            self._stale.update(OF_KIND)
-            self._told.set()
-        else:
+        if not self._shared.notice(method, params):
             for listener in tuple(self.listeners):
                 listener(method, params)
 
-    async def _follow_changes(self, link: Link) -> None:
-        while True:
-            await self._told.wait()
-            self._told.clear()
-            kinds, self._stale = self._stale, set()
-            try:
-                async with asyncio.timeout(START_SECONDS):
-                    lists = await listing.read(self.name, link.request, sorted(kinds), self.catalogue.capabilities)
-            except (RpcError, RootlinkError, TimeoutError) as error:
-                log.warning("list_unread", ws=self.ws, mount=self.name, kinds=sorted(kinds), why=str(error)[:300])
-            else:
-                before = self.catalogue
-                self._adopt(lists)
-                self._tell(before)
-            await self._clock.sleep(REFETCH_SECONDS)
-
-    async def _listen(self, link: Link) -> None:
-        """The stateless era's only way to hear of changes: one long request, asked again when it ends."""
-        capabilities = self.catalogue.capabilities
-        wanted = {
-            f"{kind}ListChanged": True
-            for kind in OF_KIND
-            if isinstance(capabilities.get(kind), dict) and capabilities[kind].get("listChanged") is True
-        }
-        delay = 1.0
-        while wanted:
-            began = self._clock.now()
-            try:
-                await link.request("subscriptions/listen", {"notifications": wanted})
-            except RpcError as error:
-                if error.code in (METHOD_NOT_FOUND, INVALID_PARAMS):
-                    return
-            except RootlinkError as error:
-                log.info("listen_ended", ws=self.ws, mount=self.name, why=error.message)
-            if self._clock.now() - began > 30.0:
-                delay = 1.0
-            await self._clock.sleep(delay)
-            delay = min(delay * 2, 30.0)
+    async def _reread(self, link: Link, kinds: list[str]) -> None:
+        """Raises RpcError, RootlinkError."""
+        lists = await listing.read(self.name, link.request, kinds, self.catalogue.capabilities)
+        before = self.catalogue
+        self._adopt(lists)
+        self._tell(before)
 
 
 _WORDS: dict[State, str] = {
@@ -431,10 +458,6 @@ _WORDS: dict[State, str] = {
     "failed": "{name} is down and is not started again by itself: {error}. Restart it when its cause is gone",
     "stopped": "{name} was stopped",
 }
-
-
-def _explained(link: Link, error: RootlinkError, began: float) -> RootlinkError:
-    return error if link.refusals is None else link.refusals.explained(error, began)
 
 
 def _hopeless(failure: RootlinkError) -> bool:

@@ -14,12 +14,13 @@ import msgspec
 import structlog
 from msgspec import Raw
 
+from rootlink.engine.calls import Client
 from rootlink.engine.mounts.era import Era, Refused, Session
 from rootlink.engine.mounts.events import Event, Events
 from rootlink.engine.mounts.exchange import Asked, Exchange, Heard
 from rootlink.engine.mounts.flood import Flood
 from rootlink.engine.mounts.lines import LineTooLong
-from rootlink.engine.mounts.link import MESSAGE_CAP, unheard, unminded
+from rootlink.engine.mounts.link import MAY_BE_REPEATED, MESSAGE_CAP, unheard, unminded, unminding
 from rootlink.engine.outbound import Scope, read_capped
 from rootlink.engine.rpc import UNREADABLE
 from rootlink.errors import RootlinkError, TooLarge, UpstreamFailed
@@ -32,7 +33,8 @@ BOTH = "application/json, text/event-stream"
 JSON = "application/json"
 EVENTS = "text/event-stream"
 ERROR_CAP = 64 << 10
-MOST_REPLIES = 16  # to a server's own requests, on their way at once; more are dropped
+MOST_REPLIES = 16  # to pings and to what is refused at once, on their way at the same time; more are dropped
+REPLY_SECONDS = 10.0
 _messages = msgspec.json.Decoder(list[Raw])
 
 
@@ -51,18 +53,28 @@ class RemoteLink:
     """Subclasses say how a message travels (`_post`)."""
 
     refusals = None
+    sessioned = False
 
     def __init__(self, far: Far) -> None:
         self.era: Era = Session()
         self.on_notification: Callable[[str, Raw], None] = unheard
         self.on_closed: Callable[[str], None] = unminded
         self._far = far
-        self._exchange = Exchange(far.name, lambda method, params: self.on_notification(method, params))
+        self.on_gap: Callable[[bool], None] = unminding
+        self._exchange = Exchange(far.name, lambda method, params: self.on_notification(method, params), self._answer_late)
         self._flood = Flood(asyncio.get_running_loop().time())
         self._tasks: set[asyncio.Task[None]] = set()
         self._replies = 0
         self._ended: str | None = None
         self._closing = False
+
+    @property
+    def owner(self) -> Client | None:
+        return self._exchange.owner
+
+    @owner.setter
+    def owner(self, client: Client | None) -> None:
+        self._exchange.owner = client
 
     def last_words(self) -> str:
         return ""
@@ -77,6 +89,7 @@ class RemoteLink:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._exchange.questions.ended()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """A task of this link's; `close()` ends it."""
@@ -94,7 +107,7 @@ class RemoteLink:
             self.on_closed(words)
 
     def _unanswered(self, method: str) -> UpstreamFailed:
-        return UpstreamFailed(f"{self._far.name} {self._ended} before it answered {method}")
+        return UpstreamFailed(f"{self._far.name} {self._ended} before it answered {method}", data=MAY_BE_REPEATED)
 
     def _raise_if_ended(self, method: str) -> None:
         if self._ended is not None:
@@ -102,9 +115,9 @@ class RemoteLink:
 
     # what came
 
-    def _receive(self, message: bytes) -> float:
-        """Answers how many seconds not to read for now."""
-        what, reply = self._exchange.receive(message)
+    def _receive(self, message: bytes, about: Asked | None = None) -> float:
+        """Answers how many seconds not to read for now. `about`: whose answer's stream it came on."""
+        what, reply = self._exchange.receive(message, about)
         if reply is not None and self._replies < MOST_REPLIES:
             self._replies += 1
             self._spawn(self._answer(reply))
@@ -117,10 +130,14 @@ class RemoteLink:
             self._lost("sent more than 1000 messages a second for too long and was cut off")
         return pause
 
+    async def _answer_late(self, reply: bytes) -> None:
+        """The answer to a question. Raises RootlinkError, TimeoutError."""
+        async with asyncio.timeout(REPLY_SECONDS):
+            await self._reply(reply)
+
     async def _answer(self, reply: bytes) -> None:
         try:
-            async with asyncio.timeout(10.0):
-                await self._reply(reply)
+            await self._answer_late(reply)
         except (RootlinkError, TimeoutError) as error:
             log.info("reply_lost", mount=self._far.name, why=str(error)[:200])
         finally:

@@ -103,6 +103,8 @@ def _numbers(spec: MountSpec) -> None:
         raise Invalid(f"{spec.name}: `timeout_secs` must be from 1 to {LONGEST_START:g}")
     if spec.concurrency is not None and not 1 <= spec.concurrency <= MOST_AT_ONCE:
         raise Invalid(f"{spec.name}: `concurrency` must be from 1 to {MOST_AT_ONCE}")
+    if spec.session not in (None, "shared", "client"):
+        raise Invalid(f'{spec.name}: `session` must be "shared", "client" or left out')
 
 
 def directory(path: str, places: Places, *own: Path) -> Path:

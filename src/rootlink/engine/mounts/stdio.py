@@ -23,14 +23,14 @@ import structlog
 from msgspec import Raw
 
 from rootlink.engine import rpc
-from rootlink.engine.calls import Call
+from rootlink.engine.calls import Call, Client
 from rootlink.engine.doors import unminded as no_matter
 from rootlink.engine.mounts.era import Era, Session
 from rootlink.engine.mounts.exchange import Asked, Exchange, Heard
 from rootlink.engine.mounts.flood import Flood
 from rootlink.engine.mounts.launch import Launch, Wish, alive
 from rootlink.engine.mounts.lines import Lines, LineTooLong
-from rootlink.engine.mounts.link import MESSAGE_CAP, unheard, unminded
+from rootlink.engine.mounts.link import MAY_BE_REPEATED, MESSAGE_CAP, unheard, unminded, unminding
 from rootlink.engine.mounts.refusals import Refusals
 from rootlink.errors import UpstreamFailed
 
@@ -52,19 +52,29 @@ class StdioLink:
     """
 
     modern_first = False
+    sessioned = False
 
     def __init__(self, wish: Wish, launch: Launch, *, turn: asyncio.Lock, redact: Callable[[str], str], hint: str = "") -> None:
         self.era: Era = Session()
         self.on_notification: Callable[[str, Raw], None] = unheard
         self.on_closed: Callable[[str], None] = unminded
         self._wish, self._launch, self._turn, self._redact, self._hint = wish, launch, turn, redact, hint
-        self._exchange = Exchange(wish.name, lambda method, params: self.on_notification(method, params))
+        self.on_gap: Callable[[bool], None] = unminding
+        self._exchange = Exchange(wish.name, lambda method, params: self.on_notification(method, params), self._answer)
         self._child: _Child | None = None
         self._ending: asyncio.Task[None] | None = None
         self._ended: str | None = None  # words, once no request can succeed any more
         self._closing = False
         self._stderr = _Tail()
         self.refusals = Refusals(redact, self._stderr.note) if launch.watched else None
+
+    @property
+    def owner(self) -> Client | None:
+        return self._exchange.owner
+
+    @owner.setter
+    def owner(self, client: Client | None) -> None:
+        self._exchange.owner = client
 
     @property
     def pid(self) -> int | None:
@@ -110,6 +120,7 @@ class StdioLink:
             self._ending = asyncio.create_task(self._end(self._child, GRACE))
         if self._ending is not None:
             await asyncio.shield(self._ending)
+        await self._exchange.questions.ended()
 
     def last_words(self) -> str:
         lines = [self._shown(line) for line in self._stderr.lines(noted=False) if line.strip()]
@@ -156,7 +167,10 @@ class StdioLink:
     def _unanswered(self, method: str) -> UpstreamFailed:
         said = f": {words}" if (words := self.last_words()) else ""
         hint = f"; {self._hint}" if self._hint and method == "initialize" else ""
-        return UpstreamFailed(f"{self._wish.name} {self._ended} before it answered {method}{said}{hint}")
+        return UpstreamFailed(f"{self._wish.name} {self._ended} before it answered {method}{said}{hint}", data=MAY_BE_REPEATED)
+
+    async def _answer(self, reply: bytes) -> None:
+        await self._send(reply, "what it asked")
 
     async def _send(self, line: bytes, method: str) -> None:
         child = self._child

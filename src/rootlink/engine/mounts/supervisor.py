@@ -13,7 +13,7 @@ import structlog
 from msgspec import Raw
 
 from rootlink import names
-from rootlink.engine.calls import Client
+from rootlink.engine.calls import LEVELS, Client
 from rootlink.engine.mounts import spec as specs
 from rootlink.engine.mounts.clock import Clock, Monotonic
 from rootlink.engine.mounts.dial import Ground, Packages
@@ -23,7 +23,7 @@ from rootlink.engine.mounts.mount import Mount, Say, silent
 from rootlink.engine.mounts.spec import Places
 from rootlink.engine.outbound import Outbound
 from rootlink.engine.trust import Trust
-from rootlink.errors import Conflict, NotFound, RootlinkError, Unavailable
+from rootlink.errors import Conflict, Invalid, NotFound, RootlinkError, Unavailable
 from rootlink.wire.mounts import MountSpec
 
 log = structlog.get_logger(__name__)
@@ -66,6 +66,7 @@ class Mounts:
         self._on_change = on_change
         self._on_updated = on_updated
         self._clock = clock or Monotonic()
+        self._levels: dict[str, dict[str, str]] = {}  # workspace → client key → log level
         self._mounts: dict[Key, Mount] = {}
         self._adding: dict[Key, Mount] = {}
         self._leaving: set[Key] = set()
@@ -88,13 +89,24 @@ class Mounts:
     # its clients
 
     def level(self, ws: str, client: Client, level: str) -> None:
-        """A session client asked for this log level."""
+        """A session client asked for this log level. Raises Invalid for one that is none of MCP's."""
+        if level not in LEVELS:
+            raise Invalid(f"unknown log level {level[:40]!r}; there are {', '.join(LEVELS)}")
+        self._levels.setdefault(ws, {})[client.key] = level
+        for mount in self.list(ws):
+            mount.level(client)
 
     def told(self, ws: str, client: Client, method: str, params: Raw) -> None:
         """A session client's own notice (roots/list_changed), for servers it has a session of its own with."""
+        for mount in self.list(ws):
+            mount.told(client, method, params)
 
     def forget_client(self, key: str) -> None:
         """A client went away for good: what servers hold for it alone is ended."""
+        for levels in self._levels.values():
+            levels.pop(key, None)
+        for mount in self.all():
+            mount.forget_client(key)
 
     # changing it
 
@@ -182,6 +194,8 @@ class Mounts:
             dial=lambda asked, say: self._ground.dial(ws, asked, self._secrets, say),
             clock=self._clock,
             changed=self._on_change,
+            updated=self._on_updated,
+            levels=self._levels.setdefault(ws, {}),
             catalogue=catalogue,
         )
 
