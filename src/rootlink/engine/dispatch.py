@@ -225,7 +225,8 @@ class Dispatch:
     def _spoken(self, error: RpcError | RootlinkError) -> RpcError:
         """As JSON-RPC says it, with known secrets taken out of the words; a server's own error keeps its code and data."""
         if isinstance(error, RpcError):
-            return RpcError(error.code, self._redact(error.message), error.data)
+            message = self._redact(error.message)
+            return error if message == error.message else RpcError(error.code, message, error.data)
         answer = rpc_error(error)
         return RpcError(answer["code"], self._redact(error.message), answer["data"])
 

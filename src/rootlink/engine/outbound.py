@@ -53,6 +53,7 @@ TIMER_SLACK_SECS = 0.1  # a timer may fire this much before the clock says so (u
 _DOOR_NAMES = addresses.networks(["198.18.0.0/15"])  # the gate's addresses for names (gate/names.py)
 MAX_SOCKETS = 1024  # of one engine; streams of remote mounts hold theirs open
 
+_BREAKS = re.compile(r"[\r\n\0]")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")  # RFC 9110 §5.6.2
 _NORMALISED_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
 _FORBIDDEN_METHODS = frozenset({"CONNECT", "TRACE", "TRACK"})
@@ -242,18 +243,29 @@ class Scope:
         self.connection = connection
         self._outbound = outbound
         self._own = None if own is None else tuple(sound(own, hosts.rule, _ignored))
+        self._read: tuple[str, Target | Decision] | None = None  # the last URL: a mount asks the same one again and again
+        self._decided: tuple[Policy, Target, Decision] | None = None
 
     def check(self, url: str) -> None:
         """As `Outbound.check`."""
-        decision = self.decide(urls.read(url))[1]
+        decision = self.decide(self._target(url))[1]
         self.record(decision)
         decision.raise_if_denied(self.connection)
+
+    def _target(self, url: str) -> Target | Decision:
+        """`urls.read`, once for a URL that is asked again."""
+        if self._read is None or self._read[0] != url:
+            self._read = (url, urls.read(url))
+        return self._read[1]
 
     def decide(self, read: Target | Decision, by: Policy | None = None) -> tuple[Target | None, Decision]:
         """The decision on a URL that was read; neither recorded nor raised."""
         if isinstance(read, Decision):
             return None, read
-        return read, (by or self._outbound._policy).decide(read.host, read.port, self._own)
+        policy, held = by or self._outbound._policy, self._decided
+        if held is None or held[0] is not policy or held[1] is not read:  # one policy decides one target one way
+            held = self._decided = (policy, read, policy.decide(read.host, read.port, self._own))
+        return read, held[2]
 
     def record(self, decision: Decision) -> None:
         self._outbound._record(self.connection, decision)
@@ -279,7 +291,7 @@ class Scope:
         """
         loop = asyncio.get_running_loop()
         deadline = None if timeout is None else loop.time() + timeout
-        hop = _Hop(_method(method), self._allowed(urls.read(url)), _sendable(headers), data)
+        hop = _Hop(_method(method), self._allowed(self._target(url)), _sendable(headers), data)
         for _ in range(MAX_REDIRECTS + 1):
             async with self._exchange(hop, deadline) as response:
                 onward = _onward(hop, response) if follow else None
@@ -333,7 +345,7 @@ class _Exchange:
         sent_under = line.policy
         transport = response.connection.transport if response.connection is not None and line.way.real else None
         self.peer = (transport.get_extra_info("peername") or ("",))[0] if transport is not None else ""
-        self._note(sent_under.decide(self.target.host, self.target.port))
+        self._note(self.scope.decide(self.target, sent_under)[1])
         if in_force is not sent_under:
             self.recheck(in_force)
             self._raise_if_refused(None)
@@ -416,13 +428,11 @@ class _Line:
         self.exchanges: set[_Exchange] = set()
         self._extra_ca = extra_ca
         self._opened: aiohttp.ClientSession | None = None
+        self._no_limit: aiohttp.ClientTimeout | None = None
 
     @asynccontextmanager
     async def send(self, hop: _Hop, deadline: float | None, connection: str) -> AsyncIterator[aiohttp.ClientResponse]:
-        import aiohttp
-
         await self.way.ready(hop.target.port)
-        left = None if deadline is None else max(deadline - asyncio.get_running_loop().time(), 0.001)
         asking = _asking.set(connection)
         try:
             response = await self._session().request(
@@ -431,7 +441,7 @@ class _Line:
                 headers=hop.headers,
                 data=hop.body,
                 allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(total=left, connect=CONNECT_SECS, ceil_threshold=float("inf")),
+                timeout=self._unlimited() if deadline is None else _timeout(deadline - asyncio.get_running_loop().time()),
             )
         finally:
             _asking.reset(asking)
@@ -441,6 +451,11 @@ class _Line:
     async def close(self) -> None:
         if self._opened is not None:
             await self._opened.close()
+
+    def _unlimited(self) -> aiohttp.ClientTimeout:
+        if self._no_limit is None:
+            self._no_limit = _timeout(None)
+        return self._no_limit
 
     def _session(self) -> aiohttp.ClientSession:
         if self._opened is None:
@@ -495,6 +510,13 @@ def _resolved(host: str, address: str, port: int) -> ResolveResult:
     }
 
 
+def _timeout(left: float | None) -> aiohttp.ClientTimeout:
+    import aiohttp
+
+    total = None if left is None else max(left, 0.001)
+    return aiohttp.ClientTimeout(total=total, connect=CONNECT_SECS, ceil_threshold=float("inf"))
+
+
 def _trust(extra_ca: str | None) -> ssl.SSLContext:
     """The machine's roots, and the operator's own CA besides."""
     import ssl
@@ -528,7 +550,7 @@ def _sendable(headers: Mapping[str, str] | Iterable[tuple[str, str]] | None) -> 
         return ()
     pairs = tuple(headers.items()) if isinstance(headers, Mapping) else tuple(headers)
     for name, value in pairs:
-        if not _TOKEN.match(name) or any(mark in value for mark in "\r\n\0"):
+        if not _TOKEN.match(name) or _BREAKS.search(value):
             raise Invalid(f"header {hosts.shown(name)} is malformed: a name is a token, a value has no line breaks or NUL")
     return tuple((name, value) for name, value in pairs if name.lower() not in _OWN_HEADERS)
 

@@ -29,10 +29,12 @@ _SURROGATE = re.compile(b"|".join((_BACKSLASHES, _PAIR, _LONE)), re.DOTALL)
 
 
 class RpcError(Exception):
-    """An `error` the other side answered with, passed on unchanged. `data` is any JSON value, or None."""
+    """An `error` the other side answered with, passed on unchanged. `data` is any JSON value, or None. `raw` is the object as it
+    came, on one line, with what nobody here knows; None for an error of our own."""
 
-    def __init__(self, code: int, message: str, data: Any = None) -> None:
+    def __init__(self, code: int, message: str, data: Any = None, raw: Raw | None = None) -> None:
         super().__init__(f"{message} ({code})")
+        self.raw = raw
         self.code = code
         self.message = message
         self.data = data
@@ -106,10 +108,10 @@ def result(raw: Raw) -> Raw:
 def error(raw: Raw) -> RpcError:
     """The error of an answer; one that cannot be read becomes `INTERNAL_ERROR`, so whoever waits still hears of it."""
     try:
-        found = _error.decode(raw)
-    except UNREADABLE:
+        found, line = _error.decode(raw), result(raw)
+    except (*UNREADABLE, Malformed):
         return RpcError(INTERNAL_ERROR, "the server answered with an error that cannot be read")
-    return RpcError(found.code, found.message, found.data)
+    return RpcError(found.code, found.message, found.data, line)
 
 
 def members(raw: Raw | UnsetType) -> dict[str, Raw]:

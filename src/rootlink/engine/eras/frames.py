@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from rootlink.engine.rpc import RpcError
+from rootlink.engine.rpc import UNREADABLE, RpcError, mend
 
 PARSE_ERROR, INVALID_REQUEST = -32700, -32600
 
@@ -15,10 +15,14 @@ Id = int | str
 
 
 def parse(body: bytes) -> Any:
-    """The JSON value of a request body. Raises RpcError -32700."""
+    """The JSON value of a request body; a lone surrogate in it is U+FFFD, as in a server's. Raises RpcError -32700."""
     try:
         return msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
+        pass
+    try:
+        return msgspec.json.decode(mend(body))
+    except UNREADABLE:
         raise RpcError(PARSE_ERROR, "Parse error: the body is not valid JSON") from None
 
 
@@ -43,6 +47,9 @@ def result_frame(id: Id, result: bytes | msgspec.Raw) -> bytes:
 
 
 def error_frame(id: Id | None, error: RpcError) -> bytes:
+    """A server's own error passes as the bytes it came in."""
+    if error.raw is not None:
+        return b'{"jsonrpc":"2.0","id":' + msgspec.json.encode(id) + b',"error":' + bytes(error.raw) + b"}"
     body: dict[str, Any] = {"code": error.code, "message": error.message}
     if error.data is not None:
         body["data"] = error.data
