@@ -44,9 +44,7 @@ OVER_SSE = "2024-11-05"
 MAX_SESSIONS = 10_000
 MAX_SUBSCRIPTIONS, MAX_URI = 1000, 8192
 MAX_INTRODUCTION = 64 << 10  # bytes of JSON of clientInfo and capabilities: they are kept as long as the session
-LONG_SECS = (
-    0.5  # a call that takes longer is answered over SSE: pings keep the connection, and a client that lost it can come back
-)
+LONG_SECS = 0.5  # a call that takes longer is answered over SSE: pings keep the connection, who lost it can come back
 LAST_SECS = 1.0  # for the last words of a stream that is broken off
 SEEN_SECS = 3600.0  # how exactly it is written down when a session was last used
 AGAIN_SECS = (1.0, 5.0, 25.0)  # after a restart, until subscriptions that failed are made again
