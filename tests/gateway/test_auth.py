@@ -56,7 +56,7 @@ async def test_without_the_right_key_no_call_gets_through(instance: Instance, pa
         headers = {"authorization": value} if value is not None else {}
         async with instance.http.post(instance.url + path, json={}, headers=headers) as response:
             assert (response.status, (await response.json())["error"]["code"]) == (401, "unauthorized"), sentence
-            assert response.headers["www-authenticate"] == "Bearer"
+            assert response.headers["www-authenticate"].startswith("Bearer")
     assert instance.engine.requests == []
     assert not [call for call in instance.provisioner.calls if call.startswith("ensure")], "a stranger started an engine"
 

@@ -226,11 +226,17 @@ async def test_a_stream_of_a_call_that_breaks_off_ends_with_the_error_of_its_cal
     assert (answer["id"], answer["error"]["data"]["retryable"]) == ("seven", True)
 
 
-async def test_a_stream_that_breaks_off_within_an_event_does_not_end_properly(instance: Instance) -> None:
+async def test_an_answer_that_is_no_stream_and_breaks_off_does_not_end_properly(instance: Instance) -> None:
     engine = instance.engine
-    engine.act = engine.events(b"data: 1", then_die=True)
+
+    async def half(request: Any) -> Any:
+        response = await engine.events(b'{"jsonrpc": "2.0", ', then_die=True)(request)
+        response.headers["content-type"] = "application/json"
+        return response
+
+    engine.act = half
     async with instance.http.post(instance.url + "/mcp", json={"id": 1, "method": "x"}, headers=instance.bearer) as response:
-        assert await response.content.readexactly(7) == b"data: 1"
+        assert await response.content.readexactly(10) == b'{"jsonrpc"'
         engine.released.set()
         with pytest.raises(aiohttp.ClientPayloadError):
             await response.content.read()

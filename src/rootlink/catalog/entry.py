@@ -194,6 +194,7 @@ class Entry:
             "lock": self.lock,
             "timeout_secs": self._own.runtime.timeout_s,
             "concurrency": self._own.runtime.concurrency,
+            "session": self._own.runtime.session,
         }
         return {member: value for member, value in spec.items() if value is not None}
 

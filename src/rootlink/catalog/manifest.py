@@ -109,10 +109,12 @@ class Install(_Own, frozen=True, kw_only=True):
 
 
 class Runtime(_Own, frozen=True, kw_only=True):
-    """`timeout_s`: for the start and for each call; None: the engine's defaults. `concurrency`: calls at once; None: no limit."""
+    """`timeout_s`: for the start and for each call; None: the engine's defaults. `concurrency`: calls at once; None: no limit.
+    `session`: `client` for a server that asks its client something or keeps something for each; None: by transport."""
 
     timeout_s: float | None = None
     concurrency: int | None = None
+    session: Literal["shared", "client"] | None = None
 
 
 class Outcome(_Own, frozen=True, kw_only=True):

@@ -23,6 +23,14 @@ class WrongMethod(Invalid):
         self.allowed = allowed
 
 
+class KeyNeeded(Unauthorized):
+    """401 of `/mcp`. `challenge` is the value of `WWW-Authenticate` (`protected.py`)."""
+
+    def __init__(self, message: str, challenge: str) -> None:
+        super().__init__(message)
+        self.challenge = challenge
+
+
 class Gone(Exception):
     """The client went away before its request was whole; there is nobody to answer."""
 
@@ -52,7 +60,7 @@ def _headers(error: RootlinkError) -> dict[str, str]:
     if isinstance(error, WrongMethod):
         headers["allow"] = ", ".join(error.allowed)
     elif isinstance(error, Unauthorized):
-        headers["www-authenticate"] = "Bearer"
+        headers["www-authenticate"] = error.challenge if isinstance(error, KeyNeeded) else "Bearer"
     elif isinstance(error, RateLimited):
         headers["retry-after"] = str(error.retry_after)
     elif isinstance(error, Unavailable):

@@ -34,7 +34,9 @@ class Operation:
 
 
 class NewServer(msgspec.Struct):
-    """Values may refer to secrets as ${NAME}. `egress` names which of the project's allowed hosts this server may reach."""
+    """Values may refer to secrets as ${NAME}. `egress` names which of the project's allowed hosts this server may reach.
+    `session`: whether clients share the server's process or session, or each gets its own; left out, its transport decides.
+    `concurrency`: calls it gets at once; left out, there is no limit."""
 
     name: str
     transport: Transport
@@ -48,6 +50,8 @@ class NewServer(msgspec.Struct):
     auth: Auth | None = None
     egress: list[str] | None = None
     paths: Paths = Paths()
+    session: Literal["shared", "client"] | None = None
+    concurrency: int | None = None
 
 
 class Installed(msgspec.Struct):

@@ -40,6 +40,7 @@ class Engines:
         self._known: dict[str, Engine] = {}
         self._asking: dict[str, asyncio.Task[Engine]] = {}
         self._looking: dict[str, asyncio.Task[None]] = {}
+        self._found: dict[str, asyncio.Event] = {}  # of those that are looked for
 
     def known(self, project: str) -> Engine | None:
         return self._known.get(project)
@@ -83,19 +84,25 @@ class Engines:
     async def _ask(self, project: str) -> Engine:
         engine = Engine(await self._provisioner.ensure(project, self._ensure_secs))
         self._known[project] = engine
+        if (found := self._found.pop(project, None)) is not None:
+            found.set()
         log.info("engine found", project=project, generation=engine.generation)
         return engine
 
     async def _look(self, project: str) -> None:
-        """Until the engine runs: one look a second, for however many wait."""
+        """Until the engine runs: one look a second, for however many wait, and none once somebody else has it started."""
         while project not in self._known:
             with contextlib.suppress(Unavailable):
                 if (await self._provisioner.view(project)).state == "running":
                     return
-            await asyncio.sleep(LOOK_SECS)
+            found = self._found.setdefault(project, asyncio.Event())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_SECS):
+                    await found.wait()
 
     def _looked(self, project: str, done: asyncio.Task[None]) -> None:
         self._looking.pop(project, None)
+        self._found.pop(project, None)
         if not done.cancelled():
             done.exception()
 

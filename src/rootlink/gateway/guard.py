@@ -6,8 +6,8 @@ httptools refuses CL with TE, two lengths, folded headers and broken chunks, but
     Origin          absent, or of the same host: a page of another site has no business here (403). The port is not compared,
                     since tools on this machine have pages of their own; writes by cookie compare it too (`auth.py`)
     path            no `..`, `%2e`, `%2f`, `%5c`, `//`, backslash, NUL or broken percent-encoding; nothing outside ASCII
-    headers         at most 64 and 16 KiB; a name with `_` is dropped (CGI-style readers take it for `-`); none of those that
-                    decide anything may come twice
+    headers         at most 64 and 16 KiB; a name with `_` is dropped (CGI-style readers take it for `-`), but for those of
+                    `Mcp-Param-…`, whose ends are names of tools' arguments; none of those that decide anything may come twice
     bodies          no Content-Encoding (a bomb needs one), no HTTP/1.0 POST; sizes are counted while reading
     absolute-form   refused by `protocol.py`, the only place that still sees it
 """
@@ -35,6 +35,7 @@ _ONCE = frozenset(
     b"host content-length content-type content-encoding transfer-encoding authorization origin sec-fetch-site"
     b" mcp-session-id mcp-protocol-version mcp-method mcp-name last-event-id".split()
 )
+_PARAM = b"mcp-param-"  # what follows is the tool's word, in any characters of a header's name
 _LOOPBACK = frozenset(("localhost", "127.0.0.1", "[::1]"))
 
 
@@ -100,9 +101,10 @@ def _sift(raw: list[tuple[bytes, bytes]]) -> tuple[list[tuple[bytes, bytes]], di
     for header in raw:
         name, value = header
         size += len(name) + len(value)
-        if b"_" in name:
+        param = name.startswith(_PARAM)
+        if b"_" in name and not param:
             continue
-        if name in _ONCE:
+        if param or name in _ONCE:
             if name in seen:
                 raise Invalid(f"Header {name.decode('ascii', 'replace')} is given twice")
             seen[name] = value

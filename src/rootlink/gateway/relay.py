@@ -8,10 +8,14 @@ Rule 3. A client that goes away takes its request with it at once: `receive()` i
 Rule 4. A client that does not read holds at most the link's and the server's buffers (64 KiB and a read each), and is dropped
         after `write_secs`.
 Rule 5. Nothing of the client's credentials, cookies or forwarding headers reaches the engine; nothing of ours reaches the client.
-Rule 6. A caller of MCP learns of a lost engine in JSON-RPC, with its own id, on the open stream if there is one.
+Rule 6. A caller of MCP learns of a lost engine in JSON-RPC, with its own id, on the open stream if there is one. Half an event at
+        the end of that is ended as one of a kind that no client listens to.
 Rule 7. A stream of notices (a session's GET, `subscriptions/listen`) outlives its engine: it is held open, without starting one,
         and goes on when there is an engine again that knows it. Otherwise a restart would cost clients their notices for good:
-        the official ones give up after two tries.
+        the official ones give up after two tries. Ids of events are one engine's own: that very one is told the last that went
+        by, so that nothing is missed or comes twice; a fresh one is told none. Either is told that the stream goes on
+        (`x-rootlink-stream: again`), since its client does not know that anything may have been missed. The rest of a call's
+        answer, had again with GET and Last-Event-ID, is no stream of notices (`x-rootlink-stream: call`): it ends with its engine.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ from http import HTTPStatus
 import structlog
 from starlette.types import Receive, Scope, Send
 
-from rootlink.errors import NotFound, Unavailable, UpstreamFailed
+from rootlink.errors import NotFound, Unauthorized, Unavailable, UpstreamFailed
 from rootlink.gateway.answers import Gone
 from rootlink.gateway.auth import KeyRing, KeyTest
 from rootlink.gateway.budget import Budget
@@ -31,10 +35,12 @@ from rootlink.gateway.engines import Engine, Engines
 from rootlink.gateway.guard import Head, read_body
 from rootlink.gateway.link import Aborted, Broken, Header, Untaken
 from rootlink.gateway.metrics import Metrics
+from rootlink.gateway.protected import challenged
 from rootlink.gateway.ratelimit import Buckets
 from rootlink.gateway.refusals import died, refusals
 from rootlink.gateway.relayed import Relayed, is_events, returned
 from rootlink.gateway.settings import GatewaySettings
+from rootlink.records import Key
 
 log = structlog.get_logger(__name__)
 
@@ -70,13 +76,20 @@ class Relay:
         """`scope["rootlink.head"]` is the guard's `Head`. Raises the errors of `rootlink.errors`, and `Gone`."""
         began = time.perf_counter()
         head: Head = scope["rootlink.head"]
-        key = await self._keys.holder(head)
+        key = await self._holder(scope, head)
         self._buckets.spend(key.id, "requests with this key")
         with self._budget.share(key.id) as share:
             call = Relayed(scope, head, key, share, self._settings.write_secs)
             call.check_method()
             call.body = await read_body(receive, head, self._settings.relay_body, self._settings.body_secs, share)
             await self._relayed(call, receive, send, began)
+
+    async def _holder(self, scope: Scope, head: Head) -> Key:
+        try:
+            return await self._keys.holder(head)
+        except Unauthorized as error:
+            path: str = scope["path"]
+            raise challenged(error, self._settings, head, path) if path.startswith("/mcp") else error from None
 
     async def _relayed(self, call: Relayed, receive: Receive, send: Send, began: float) -> None:
         watcher = asyncio.create_task(_disconnected(receive))
@@ -121,6 +134,8 @@ class Relay:
                 self._refetch(call, engine, "died")
                 raise died() from None
             else:
+                if call.broken_off:
+                    raise died()
                 if not call.turned_away:
                     return
                 self._refetch(call, engine, "stopping")
@@ -135,7 +150,7 @@ class Relay:
         link = call.answer
         call.settle()
         headers = returned(link.headers)
-        if link.complete:
+        if link.complete and not call.is_held:
             await send({"type": "http.response.start", "status": link.status, "headers": headers})
             await send({"type": "http.response.body", "body": await link.chunk()})
             return
@@ -149,7 +164,7 @@ class Relay:
 
     async def _stream(self, call: Relayed, send: Send, headers: list[Header]) -> None:
         await send({"type": "http.response.start", "status": call.answer.status, "headers": headers})
-        held = call.is_held and is_events(headers)
+        held = call.is_held
         end = await call.pump(send)
         while held and end.may_go_on and await self._resumed(call, send):
             end = await call.pump(send)

@@ -18,6 +18,7 @@ from starlette.types import Scope, Send
 from rootlink.gateway.answers import Gone, WrongMethod
 from rootlink.gateway.budget import Share
 from rootlink.gateway.engines import Engine
+from rootlink.gateway.eventids import Progress
 from rootlink.gateway.guard import Head
 from rootlink.gateway.link import Aborted, Broken, Header, Link, request
 from rootlink.gateway.protocol import abort_of
@@ -41,15 +42,20 @@ _NOT_RETURNED = _HOP | frozenset((b"date", b"server", b"set-cookie"))
 _OURS = (b"x-rootlink-", b"x-forwarded-")
 _STOPPING = (ENGINE_HEADER.encode(), b"stopping")
 _LISTEN = (b"mcp-method", b"subscriptions/listen")  # the protocol wants this header, and the engine compares it with the body
-_EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
+_CANCELLED = tuple((b"content-type", kind) for kind in (b"text/plain; charset=utf-8", b"text/plain"))  # ours are JSON
+_SPOILT = b"\nevent: broken-off\n\n"  # ends half an event as one of a kind nobody listens to: MCP's are all `message`
+_STREAM = b"x-rootlink-stream"
+_OF_A_CALL = (_STREAM, b"call")  # the engine: this is the rest of a call's answer
+_AGAIN = (_STREAM, b"again")  # to the engine: the client has had the beginning of this stream, from it or from one before it
+_LAST_ID = b"last-event-id"
 
 
 class End(Enum):
     """How a stream ended."""
 
     WHOLE = auto()
-    BETWEEN = auto()  # it broke off between two events
-    WITHIN = auto()  # it broke off in the middle of something
+    BETWEEN = auto()  # it broke off between two events, or half of one was made harmless
+    WITHIN = auto()  # it broke off in the middle of something, and can't be made whole
     OURS = auto()  # we ended it
 
     @property
@@ -79,6 +85,9 @@ class Relayed:
         self._write_secs = write_secs
         self._patience: asyncio.Timeout | None = None
         self._resumed_at = 0.0
+        self._again = False
+        self._progress: Progress | None = None
+        self._generation = 0  # of the engine whose stream `_progress` is about
 
     @property
     def is_rpc(self) -> bool:
@@ -86,7 +95,11 @@ class Relayed:
 
     @property
     def is_held(self) -> bool:
-        """A stream of notices. That of 2024-11-05 is none: its session lives and dies with it."""
+        """Whether the answer is a stream of notices. That of 2024-11-05 is none: its session lives and dies with it."""
+        return self._is_notices and is_events(self.answer.headers) and _OF_A_CALL not in self.answer.headers
+
+    @property
+    def _is_notices(self) -> bool:
         if self._root != "/mcp" or self._path.endswith("/sse"):
             return False
         return self._method == "GET" or _LISTEN in self._head.headers
@@ -105,6 +118,15 @@ class Relayed:
         """The engine answered that it did nothing: it stops, or our key is of an earlier spawn."""
         link = self.answer
         return (link.status == 503 and _STOPPING in link.headers) or link.status == 401
+
+    @property
+    def broken_off(self) -> bool:
+        """The engine stopped while it worked on this. Its HTTP server says so with 500 in plain text, or it does itself with 502,
+        which of `/mcp` means nothing else: what servers get wrong is said in JSON-RPC."""
+        answer = self.answer
+        if answer.status == 500:
+            return any(header in answer.headers for header in _CANCELLED)
+        return answer.status == 502 and self.is_rpc
 
     def check_method(self) -> None:
         allowed = METHODS[self._root]
@@ -125,10 +147,9 @@ class Relayed:
     def settle(self) -> None:
         """An engine answers: the body will not be sent again (rule 2) and is let go of, but for what an error to it would say
         (rule 6). That of a stream of notices is kept (rule 7), and so is one the engine answers before it has read it."""
-        events = is_events(self.answer.headers)
-        if events and self.is_rpc:
+        if is_events(self.answer.headers) and self.is_rpc:
             self._last_words = refusals(self.body, died()) or b""
-        if (events and self.is_held) or not self.answer.written:
+        if self.is_held or not self.answer.written:
             return
         self.body = b""
         self._share.hold(min(len(self._last_words), self._share.size))
@@ -164,10 +185,11 @@ class Relayed:
         await self.within(AGAIN_SECS, asyncio.Event().wait())
 
     async def pause(self) -> None:
-        """So that an engine that ends a stream as soon as it is there is not asked in a tight loop."""
+        """Before a stream goes on: an engine that ends it as soon as it is there is not asked in a tight loop."""
         if asyncio.get_running_loop().time() - self._resumed_at < AGAIN_SECS:
             await self.rest()
         self._resumed_at = asyncio.get_running_loop().time()
+        self._again = True
 
     def _give_up(self) -> None:
         if self._link is not None:
@@ -179,18 +201,34 @@ class Relayed:
 
     async def pump(self, send: Send) -> End:
         """The answer's body as it comes, until it ends."""
-        events, between = is_events(self.answer.headers), True
+        events, progress = is_events(self.answer.headers), self._begin()
         try:
             while part := await self.answer.chunk():
-                between = part.endswith(_EVENT_ENDS)
+                if events:
+                    progress.passed(part)
                 await self.write(send, part)
         except Aborted:
             if self.gone:
                 raise
-            return End.OURS if events and between else End.WITHIN
+            return End.OURS if events and progress.between else End.WITHIN
         except Broken:
-            return End.BETWEEN if events and between else End.WITHIN
+            if not events:
+                return End.WITHIN
+            if not progress.between:
+                await self.write(send, _SPOILT)
+            return End.BETWEEN
         return End.WHOLE
+
+    def _begin(self) -> Progress:
+        """Of the stream that begins, or goes on, at `engine`."""
+        if self._progress is None:
+            said = [value for name, value in self._head.headers if name == _LAST_ID]
+            self._progress = Progress(said[0] if said else None)
+        elif self._generation != self.engine.generation:
+            self._progress = Progress()
+        self._progress.begin()
+        self._generation = self.engine.generation
+        return self._progress
 
     async def write(self, send: Send, part: bytes) -> None:
         try:
@@ -221,12 +259,20 @@ class Relayed:
         kept = [
             header for header in headers if not (header[0] in _NOT_FORWARDED or header[0].startswith(_OURS) or header[0] in named)
         ]
+        if self._again:
+            kept = [*self._from_where(engine), *(header for header in kept if header[0] != _LAST_ID)]
         kept += [
             (KEY_HEADER.encode(), engine.key),
             (PRINCIPAL_HEADER.encode(), self.key.id.encode()),
             (SCOPES_HEADER.encode(), ",".join(self.key.scopes).encode()),
         ]
         return kept
+
+    def _from_where(self, engine: Engine) -> list[Header]:
+        """Rule 7: ids of events mean something to the very engine that gave them."""
+        if self._progress is None or self._progress.last_id is None or self._generation != engine.generation:
+            return [_AGAIN]
+        return [_AGAIN, (_LAST_ID, self._progress.last_id)]
 
 
 def returned(headers: list[Header]) -> list[Header]:
