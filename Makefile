@@ -46,6 +46,7 @@ format: install-test
 
 bench: install-test
 	@$(BIN)/python bench/main_path.py
+	@$(BIN)/python bench/hop.py
 	@$(BIN)/python bench/functions.py
 	@$(BIN)/python bench/gate.py
 

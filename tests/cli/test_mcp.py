@@ -78,6 +78,13 @@ def test_a_command_is_mounted(run: Run, instance: Instance) -> None:
     }
 
 
+def test_a_server_may_be_told_to_have_a_session_for_each_client_and_to_take_one_call_at_a_time(
+    run: Run, instance: Instance
+) -> None:
+    run("mcp", "add", "wiki", "--session", "client", "--concurrency", "1", "--", "npx", "-y", "wiki-mcp")
+    assert (spec(instance)["session"], spec(instance)["concurrency"]) == ("client", 1)
+
+
 def test_a_url_is_mounted(run: Run, instance: Instance) -> None:
     run("mcp", "add", "remote", "--url", "https://mcp.example/mcp", "--header", "X-Key=${KEY}", "--egress", "mcp.example")
     assert spec(instance) == {

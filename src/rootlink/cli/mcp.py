@@ -55,6 +55,12 @@ def add(
     egress: Annotated[list[str] | None, typer.Option(metavar="DOMAIN", help="Only these of the project's allowed hosts.")] = None,
     read: Annotated[list[str] | None, typer.Option(metavar="DIR", help="A folder it may read.")] = None,
     write: Annotated[list[str] | None, typer.Option(metavar="DIR", help="A folder it may read and write.")] = None,
+    per: Annotated[
+        str | None, typer.Option("--session", metavar="shared|client", help="client: each AI client gets one of its own.")
+    ] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(metavar="N", help="At most N calls at once; 1 for one after another.")
+    ] = None,
 ) -> None:
     """Mount an MCP server of your own: a command, a URL, or what its README says to paste."""
     if [bool(words), url is not None, from_json is not None].count(True) != 1:
@@ -66,8 +72,7 @@ def add(
         "headers": arguments.single_pairs("--header", header or []),
         "paths": {kind: folders for kind, folders in (("read", read), ("write", write)) if folders},
     }
-    if egress:
-        more["egress"] = egress
+    more |= {"egress": egress, "session": per, "concurrency": concurrency}
     specs = (
         pasted(arguments.json_object("--from-json", f"@{from_json}"), name) if from_json else [_spec(str(name), words, url, sse)]
     )
@@ -135,7 +140,7 @@ def _merged(spec: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
     """What was pasted, with what was said on the command line over it."""
     merged = dict(spec)
     for member, value in more.items():
-        if value:
+        if value not in (None, [], {}):
             merged[member] = {**merged.get(member, {}), **value} if isinstance(value, dict) else value
     return merged
 
