@@ -35,11 +35,11 @@ def in_tool(tool: dict[str, Any], table: Mapping[str, str]) -> dict[str, Any]:
     if not isinstance(meta, dict):
         return tool
     changed = dict(meta)
-    if meta.get("ui/resourceUri") in table:
-        changed["ui/resourceUri"] = table[meta["ui/resourceUri"]]
+    if (own := _named(meta, "ui/resourceUri", table)) is not None:
+        changed["ui/resourceUri"] = own
     ui = meta.get("ui")
-    if isinstance(ui, dict) and ui.get("resourceUri") in table:
-        changed["ui"] = {**ui, "resourceUri": table[ui["resourceUri"]]}
+    if isinstance(ui, dict) and (own := _named(ui, "resourceUri", table)) is not None:
+        changed["ui"] = {**ui, "resourceUri": own}
     return {**tool, "_meta": changed}
 
 
@@ -50,10 +50,18 @@ def in_result(result: Raw, table: Mapping[str, str]) -> Raw:
     if not isinstance(value, dict):
         return result
     blocks = [*_dicts(value.get("contents")), *(block for found in _blocks(value) for block in (found, found.get("resource")))]
-    aliased = [block for block in blocks if isinstance(block, dict) and block.get("uri") in table]
-    for block in aliased:
-        block["uri"] = table[block["uri"]]
+    aliased = [
+        (block, named) for block in blocks if isinstance(block, dict) and (named := _named(block, "uri", table)) is not None
+    ]
+    for block, named in aliased:
+        block["uri"] = named
     return rpc.raw(value) if aliased else result
+
+
+def _named(held: dict[str, Any], member: str, table: Mapping[str, str]) -> str | None:
+    """The alias of what a member says, which may be of any type: a server wrote it."""
+    uri = held.get(member)
+    return table.get(uri) if isinstance(uri, str) else None
 
 
 def _blocks(value: dict[str, Any]) -> list[dict[str, Any]]:

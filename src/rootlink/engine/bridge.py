@@ -218,11 +218,21 @@ async def _of_stateless(mount: Upstream, method: str, params: Params, call: Call
         if error.code == URL_REQUIRED:
             return _pages(mount, error, call.client)
         raise
-    wanted = input_required(result) if is_stateless(mount) else None
+    if not is_stateless(mount):
+        return _without_type(result)
+    wanted = input_required(result)
     if wanted is None:
         return result
+    _check_offered(mount, call.client, _read_questions(mount, wanted))
     state = rpc.value(wanted.get(STATE, Raw(b"null")))
     return rpc.raw({**wanted, STATE: _wrapped(mount, state if isinstance(state, str) else None)})
+
+
+def _without_type(result: Raw) -> Raw:
+    """A session server's result: it knows no other way to ask than to ask, and so no result of its can be a question."""
+    if b'"input_required"' not in bytes(result) or input_required(result) is None:
+        return result
+    return rpc.raw({name: value for name, value in rpc.members(result).items() if name != "resultType"})
 
 
 def _wrapped(mount: Upstream, state: str | None, *, pages: bool = False) -> str:

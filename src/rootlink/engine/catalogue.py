@@ -22,6 +22,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import count
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -35,6 +36,7 @@ from rootlink.engine.mounts import mirrors
 from rootlink.engine.pages import Pages
 
 MAX_NAME = 64
+MAX_TTL = (1 << 53) - 1  # milliseconds; a larger number is none to JavaScript
 MAX_INSTRUCTIONS = 8192  # characters, of all mounts together
 KINDS = {"tools": "tools", "resources": "resources", "resourceTemplates": "templates", "prompts": "prompts"}
 
@@ -127,17 +129,39 @@ def public_names(owners: Iterable[tuple[str, Iterable[str]]]) -> dict[tuple[str,
 
 
 def _altered(joined: str, taken: set[str]) -> str:
-    """The hash grows where somebody has the short one already, which takes intent."""
-    digest = hashlib.sha256(joined.encode("utf-8", "surrogatepass")).hexdigest()
+    """The hash grows where somebody has the short one already, which takes intent; who takes all of its lengths meets another."""
     plain = _FORBIDDEN.sub("_", joined)
-    forms = (f"{plain[: MAX_NAME - digits - 1]}_{digest[:digits]}" for digits in (8, 16, 32, 48, 60))
+    digests = (hashlib.sha256((joined + "\0" * more).encode("utf-8", "surrogatepass")).hexdigest() for more in count())
+    forms = (f"{plain[: MAX_NAME - digits - 1]}_{digest[:digits]}" for digest in digests for digits in (8, 16, 32, 48, 60))
     return next(form for form in forms if form not in taken)
 
 
-def template_pattern(template: str) -> re.Pattern[str]:
-    """A regular expression that matches what an RFC 6570 template can expand to, generously; no backtracking inside a segment."""
-    parts = _EXPRESSION.split(template)
-    return re.compile(".+".join(re.escape(part) for part in parts) + r"\Z", re.DOTALL)
+class Template:
+    """What an RFC 6570 template can expand to, generously: its literal parts in their order, and something between each two.
+
+    Found part by part, each as early as it can be: no regular expression, for those of a server's making can be made to take
+    forever.
+    """
+
+    __slots__ = ("_parts",)
+
+    def __init__(self, template: str) -> None:
+        self._parts = _EXPRESSION.split(template)
+
+    def match(self, uri: str) -> bool:
+        first, *between = self._parts
+        if not between:
+            return uri == first
+        last = between.pop()
+        at, end = len(first), len(uri) - len(last)
+        if not (uri.startswith(first) and uri.endswith(last)):
+            return False
+        for part in between:
+            found = uri.find(part, at + 1, end)
+            if found < 0:
+                return False
+            at = found + len(part)
+        return at < end
 
 
 @dataclass
@@ -152,7 +176,7 @@ class View:
     prompts: dict[str, MountTarget]
     owners: dict[str, Owned]
     templates: dict[str, Owned]
-    patterns: list[tuple[re.Pattern[str], str]]
+    patterns: list[tuple[Template, str]]
     aliased: dict[str, dict[str, str]]  # mount → its URIs that are another's → alias
     _pages: dict[str, Pages] = field(default_factory=dict)
 
@@ -226,7 +250,7 @@ def _cut(text: str, length: int) -> str:
 
 def _ttl(lists: Lists, kind: str) -> int:
     ttl = lists.cache.get(kind, {}).get("ttlMs")
-    return int(ttl) if isinstance(ttl, int) and not isinstance(ttl, bool) and ttl > 0 else 0
+    return min(ttl, MAX_TTL) if isinstance(ttl, int) and not isinstance(ttl, bool) and ttl > 0 else 0
 
 
 def _has_resources(lists: Lists) -> bool:
@@ -271,7 +295,7 @@ def merge(
         prompts=prompt_targets,
         owners=owners,
         templates=shapes,
-        patterns=[(template_pattern(owned.uri), owned.mount) for uri, owned in shapes.items() if uri == owned.uri],
+        patterns=[(Template(owned.uri), owned.mount) for uri, owned in shapes.items() if uri == owned.uri],
         aliased=aliased,
     )
 
@@ -304,7 +328,7 @@ def _owned(
     for source in sources:
         for item in getattr(source.lists, kind):
             uri = item[key]
-            listed = uri if uri not in owners else alias(source.name, uri)
+            listed = uri if uri not in owners and aliases.read(uri) is None else alias(source.name, uri)
             if listed in owners or owners.get(uri) == (source.name, uri):
                 continue
             owners[listed] = Owned(source.name, uri)
@@ -325,7 +349,11 @@ def _for_era(tool: dict[str, Any], lists: Lists, client: Client) -> dict[str, An
 
     Session clients: schemas that are not of an object, whoever's they are, for strict ones throw the whole list away. Tasks are
     another thing in each era and are not translated: `execution.taskSupport` is shown to clients of the server's own era alone.
+    A schema of arguments that does not say they are an object says so: else an official client refuses every server's tools.
     """
+    schema = tool.get("inputSchema")
+    if not isinstance(schema, dict) or schema.get("type") != "object":
+        tool = {**tool, "inputSchema": {**(schema if isinstance(schema, dict) else {}), "type": "object"}}
     if not client.stateless:
         tool = plain_tool(tool)
     execution = tool.get("execution")

@@ -44,6 +44,8 @@ class Changes:
             yield
         finally:
             listeners.remove(listener)
+            if not listeners and self._listeners.get(ws) is listeners:
+                del self._listeners[ws]
 
     def publish(self, ws: str, kinds: set[str]) -> int:
         """Tell everybody in `ws`; answers how many heard it. `before` drops what was cached of the old lists."""

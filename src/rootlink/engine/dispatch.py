@@ -35,6 +35,7 @@ INVALID_PARAMS, METHOD_NOT_FOUND, RESOURCE_NOT_FOUND = -32602, -32601, -32002
 
 MAX_CLIENTS = 10_000  # whose view is remembered, a workspace; finding it again costs microseconds
 MAX_ALIASES = 10_000
+MAX_WORKSPACES = 256  # whose views are remembered: any name is a workspace
 MAX_VIEWS = 32  # a workspace; each holds its lists as bytes
 CORE = frozenset(
     {"initialize", "server/discover", "subscriptions/listen", "logging/setLevel"}
@@ -142,7 +143,7 @@ class Dispatch:
         """What this client sees; None: nobody in particular. A client's lists are asked for once, until something changes."""
         views = self._views.get(ws)
         if views is None:
-            views = self._views[ws] = _Views()
+            views = _put(self._views, ws, _Views(), MAX_WORKSPACES)
         key = "" if client is None else client.key
         return views.of(key) or self._look(views, ws, key, client)
 

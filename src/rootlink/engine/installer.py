@@ -8,6 +8,7 @@ a crash in between leaves nothing that was not asked for, and the reconciler rep
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any, Literal
 
@@ -62,6 +63,7 @@ class Installer:
         self._mounts, self._functions, self._state, self._changes = mounts, functions, state, changes
         self._redact = redact
         self._turn = asyncio.Lock()  # of connections: two wishes of one connection must not meet half way
+        self._written: weakref.WeakKeyDictionary[Mount, Catalogue] = weakref.WeakKeyDictionary()  # as it was last written down
         self._mounting: dict[str, asyncio.Task[Mount]] = {}  # connection → its mount that is being installed
 
     # servers a person or an AI installs
@@ -253,5 +255,7 @@ class Installer:
     def changed(self, ws: str, kinds: set[str]) -> None:
         """A mounted server's lists changed: keep them for the next start, tell the clients."""
         for mount in self._mounts.list(ws):
-            self._state.put_catalogue(ws, mount.name, self._kept(mount.catalogue))
+            if self._written.get(mount) is not mount.catalogue:  # a change makes a new one
+                self._state.put_catalogue(ws, mount.name, self._kept(mount.catalogue))
+                self._written[mount] = mount.catalogue
         self._changes.publish(ws, kinds)

@@ -34,7 +34,7 @@ from rootlink.engine.catalogue import is_stateless
 from rootlink.engine.mounts.mount import Mount
 from rootlink.engine.rpc import INVALID_PARAMS, METHOD_NOT_FOUND, RpcError
 from rootlink.engine.tokens import Tokens
-from rootlink.errors import RootlinkError
+from rootlink.errors import RootlinkError, UpstreamFailed
 
 EXTENSION = "io.modelcontextprotocol/tasks"
 RELATED = "io.modelcontextprotocol/related-task"
@@ -47,6 +47,7 @@ RESULT_SECONDS = 24 * 3600.0  # tasks/result waits for the task, however long it
 LIST_SECONDS = 5.0  # a server that does not answer leaves its tasks out of a list
 MAX_PAGES = 20
 MAX_REMEMBERED = 10_000
+MAX_ID = 1024  # characters of a server's own id: it is remembered
 _KIND = "task"
 _NEEDED: dict[str, Any] = {"requiredCapabilities": {"extensions": {EXTENSION: {}}}}
 
@@ -162,6 +163,8 @@ class Tasks:
 
     def _with_id(self, owner: Owner, mount: Mount, client: Client, members: dict[str, Raw]) -> Raw:
         id = _text(members, "taskId")
+        if len(id) > MAX_ID:
+            raise UpstreamFailed(f"{mount.name} gave a task an id of more than {MAX_ID} characters")
         return rpc.raw({**members, "taskId": self._remember(owner, mount, id, client)} if id else members)
 
     # methods

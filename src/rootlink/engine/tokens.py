@@ -26,7 +26,7 @@ from typing import Any
 
 import msgspec
 
-from rootlink.engine.rpc import INVALID_PARAMS, RpcError
+from rootlink.engine.rpc import INTERNAL_ERROR, INVALID_PARAMS, RpcError
 
 KEY_BYTES, MAC_BYTES, NONCE_BYTES, EXPIRY_BYTES = 32, 24, 12, 8
 MAX_TOKEN = 1 << 20  # characters; longer ones are refused unread
@@ -41,13 +41,17 @@ class Tokens:
         self._key, self._now = key, now
 
     def seal(self, kind: str, body: bytes, *bound: bytes | str, ttl: float | None = None) -> str:
-        """A token that opens with the same `kind` and `bound` alone. `ttl` in seconds; None: an id (see above)."""
+        """A token that opens with the same `kind` and `bound` alone. `ttl` in seconds; None: an id (see above). Raises RpcError
+        for what would be too long to be taken back."""
         if ttl is None:
             rest = bytes(NONCE_BYTES + EXPIRY_BYTES) + body
         else:
             rest = secrets.token_bytes(NONCE_BYTES) + int(self._now() + ttl).to_bytes(EXPIRY_BYTES) + body
         sealed = self._mac(kind, rest, bound) + rest
-        return f"{kind}.{base64.urlsafe_b64encode(sealed).decode().rstrip('=')}"
+        token = f"{kind}.{base64.urlsafe_b64encode(sealed).decode().rstrip('=')}"
+        if len(token) > MAX_TOKEN:
+            raise RpcError(INTERNAL_ERROR, "The server wants more kept for it than a client can be asked to carry")
+        return token
 
     def open(self, kind: str, token: object, *bound: bytes | str, name: str = "requestState") -> bytes:
         """The body. Raises RpcError -32602 that calls the token `name`."""

@@ -15,7 +15,7 @@ Rule 7. A stream of notices (a session's GET, `subscriptions/listen`) outlives i
         the official ones give up after two tries. Ids of events are one engine's own: that very one is told the last that went
         by, so that nothing is missed or comes twice; a fresh one is told none. Either is told that the stream goes on
         (`x-rootlink-stream: again`), since its client does not know that anything may have been missed. The rest of a call's
-        answer, had again with GET and Last-Event-ID, is no stream of notices (`x-rootlink-stream: call`): it ends with its engine.
+        answer, had again with GET and Last-Event-ID, is no such stream (`x-rootlink-stream: call`): it ends with its engine.
 """
 
 from __future__ import annotations

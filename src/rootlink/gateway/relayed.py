@@ -24,7 +24,7 @@ from rootlink.gateway.link import Aborted, Broken, Header, Link, request
 from rootlink.gateway.protocol import abort_of
 from rootlink.gateway.refusals import died, refusals
 from rootlink.records import Key
-from rootlink.wire.engine import ENGINE_HEADER, KEY_HEADER, PRINCIPAL_HEADER, SCOPES_HEADER
+from rootlink.wire.engine import ENGINE_HEADER, KEY_HEADER, PRINCIPAL_HEADER, SCOPES_HEADER, STREAM_HEADER
 
 log = structlog.get_logger(__name__)
 
@@ -44,7 +44,7 @@ _STOPPING = (ENGINE_HEADER.encode(), b"stopping")
 _LISTEN = (b"mcp-method", b"subscriptions/listen")  # the protocol wants this header, and the engine compares it with the body
 _CANCELLED = tuple((b"content-type", kind) for kind in (b"text/plain; charset=utf-8", b"text/plain"))  # ours are JSON
 _SPOILT = b"\nevent: broken-off\n\n"  # ends half an event as one of a kind nobody listens to: MCP's are all `message`
-_STREAM = b"x-rootlink-stream"
+_STREAM = STREAM_HEADER.encode()
 _OF_A_CALL = (_STREAM, b"call")  # the engine: this is the rest of a call's answer
 _AGAIN = (_STREAM, b"again")  # to the engine: the client has had the beginning of this stream, from it or from one before it
 _LAST_ID = b"last-event-id"

@@ -34,6 +34,7 @@ KEY_HEADER = "x-rootlink-key"
 PRINCIPAL_HEADER = "x-rootlink-principal"
 SCOPES_HEADER = "x-rootlink-scopes"
 ENGINE_HEADER = "x-rootlink-engine"
+STREAM_HEADER = "x-rootlink-stream"  # asked with `again`: the client had this stream from before; answered `call`: a call's rest
 
 Sandbox = Literal["kernel", "advisory"]
 

@@ -30,10 +30,9 @@ from rootlink.engine.rpc import RpcError
 from rootlink.engine.state import State
 from rootlink.engine.tokens import Tokens
 from rootlink.errors import NotFound, RootlinkError, TooLarge, envelope
-from rootlink.wire.engine import PRINCIPAL_HEADER, SCOPES_HEADER
+from rootlink.wire.engine import PRINCIPAL_HEADER, SCOPES_HEADER, STREAM_HEADER
 
 MAX_BODY = 8 << 20
-STREAM_HEADER = "x-rootlink-stream"  # `call` tells the gateway that a GET is answered with the rest of a call
 _JSON = (b"content-type", b"application/json")
 
 Headers = dict[str, str]

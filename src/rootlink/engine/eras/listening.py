@@ -28,13 +28,15 @@ from rootlink.engine.eras.frames import Id, Message
 from rootlink.engine.eras.running import frame
 from rootlink.engine.eras.stream import EventStream, event
 from rootlink.engine.lease import Lease
+from rootlink.engine.mounts.watched import below
 from rootlink.engine.rpc import RpcError
 from rootlink.errors import RootlinkError
 
 SUBSCRIPTION = "io.modelcontextprotocol/subscriptionId"
 ACKNOWLEDGED, UPDATED = "notifications/subscriptions/acknowledged", "notifications/resources/updated"
+RESOURCES = "resourceSubscriptions"
 FILTERS = {kind: f"{kind}ListChanged" for kind in KINDS}
-MAX_URIS = 256
+MAX_URIS, MAX_URI = 256, 8192
 SUBSCRIBE_SECS = 5.0  # for each server; one that is slower is not honoured
 LEAVE_SECS = 10.0
 
@@ -57,13 +59,16 @@ class Listening:
     def __init__(self, dispatch: Dispatch, changes: Changes, lease: Lease) -> None:
         self._dispatch, self._changes, self._lease = dispatch, changes, lease
         self._streams: set[EventStream] = set()
-        self.watches: dict[str, Watch] = {"resourceSubscriptions": self._resources}
+        self.watches: dict[str, Watch] = {RESOURCES: self._resources}
 
     def __len__(self) -> int:
         return len(self._streams)
 
-    async def serve(self, caller: Caller, client: Client, message: Message, receive: Receive, send: Send) -> None:
-        """Returns when the stream is over. Raises RpcError before it has begun."""
+    async def serve(
+        self, caller: Caller, client: Client, message: Message, receive: Receive, send: Send, *, again: bool = False
+    ) -> None:
+        """Returns when the stream is over. `again`: its client had it from an engine that is gone, and does not know; what may
+        have changed meanwhile, which is everything it asked for, is told at once. Raises RpcError before it has begun."""
         wanted = message.get("params", {}).get("notifications")
         if not isinstance(wanted, dict):
             raise RpcError(INVALID_PARAMS, "subscriptions/listen needs `notifications`, an object")
@@ -79,6 +84,10 @@ class Listening:
                         watched[member] = one
                 honoured = {FILTERS[kind]: True for kind in KINDS if kind in kinds}
                 listener.acknowledge({**honoured, **{member: one.honoured for member, one in watched.items()}})
+                if again:
+                    listener.changed(kinds)
+                    for uri in watched[RESOURCES].honoured if RESOURCES in watched else ():
+                        listener.tell(UPDATED, rpc.raw({"uri": uri}))
                 await self._stream(listener.stream, receive, send)
             finally:
                 await _leave(watched)
@@ -98,9 +107,11 @@ class Listening:
         heard = dict.fromkeys(uris)
         if len(heard) > MAX_URIS:
             raise RpcError(INVALID_PARAMS, f"resourceSubscriptions: at most {MAX_URIS} URIs a stream; open another one for more")
+        if any(len(uri) > MAX_URI for uri in heard):
+            raise RpcError(INVALID_PARAMS, f"resourceSubscriptions: a URI has at most {MAX_URI} characters")
 
         def updated(ws: str, uri: str, params: Raw, key: str | None) -> None:
-            if ws == caller.ws and key in (None, client.key) and (uri in heard or _below(uri, heard)):
+            if ws == caller.ws and key in (None, client.key) and (uri in heard or below(uri, heard)):
                 tell(UPDATED, params)
 
         async def end() -> None:
@@ -167,8 +178,3 @@ async def _leave(watched: dict[str, Watched]) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(LEAVE_SECS):
             await asyncio.gather(*(one.end() for one in watched.values()))
-
-
-def _below(uri: str, heard: dict[str, None]) -> bool:
-    """An update may name a sub-resource of what was subscribed to."""
-    return any(uri.startswith(f"{one.rstrip('/')}/") for one in heard)

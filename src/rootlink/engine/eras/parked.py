@@ -45,7 +45,8 @@ ASKABLE = frozenset({"elicitation/create", "sampling/createMessage", "roots/list
 TOGETHER_SECS = 0.005
 PARKED_SECS = 600.0
 MOST_OF_ONE, MOST = 64, 1000  # a principal's, everybody's
-KEPT = 100  # notifications, while nobody is there to read them
+KEPT, KEPT_BYTES = 100, 256 << 10  # notifications, while nobody is there to read them
+ASKED_BYTES = 64 << 20  # what all that are parked ask together
 
 Bound = tuple[str | bytes, ...]
 
@@ -83,6 +84,7 @@ class Work(Told):
         self._reads = False
         self._frames: list[bytes] = []
         self._kept: collections.deque[tuple[str, Raw]] = collections.deque(maxlen=KEPT)
+        self._kept_bytes = 0
         self._open: dict[str, Question] = {}
         self._keys = 0
         self._soon: asyncio.TimerHandle | None = None
@@ -137,9 +139,18 @@ class Work(Told):
 
     def tell(self, method: str, params: Raw) -> None:
         if self.parked:
-            self._kept.append((method, params))
+            self._keep(method, params)
         elif method != MESSAGE or self.level is not None:  # log lines are for who asked for them
             super().tell(method, params)
+
+    def _keep(self, method: str, params: Raw) -> None:
+        """The newest, as many as there is room for."""
+        if len(self._kept) == KEPT:
+            self._kept_bytes -= len(bytes(self._kept.popleft()[1]))
+        self._kept.append((method, params))
+        self._kept_bytes += len(bytes(params))
+        while self._kept_bytes > KEPT_BYTES:
+            self._kept_bytes -= len(bytes(self._kept.popleft()[1]))
 
     def emit(self, frame: bytes) -> None:
         if self._push is not None:
@@ -169,7 +180,7 @@ class Work(Told):
         if not self._open or self.parked:
             return
         try:
-            state = self._parked.park(self)
+            state = self._parked.park(self, sum(len(bytes(question.params)) for question in self._open.values()))
         except RpcError as error:
             for question in self._open.values():
                 if not question.answer.done():
@@ -201,7 +212,7 @@ class Work(Told):
 
     def catch_up(self) -> None:
         """Tell what was said while nobody was there; after `attend`."""
-        kept, self._kept = self._kept, collections.deque(maxlen=KEPT)
+        kept, self._kept, self._kept_bytes = self._kept, collections.deque(maxlen=KEPT), 0
         for method, params in kept:
             self.tell(method, params)
 
@@ -212,6 +223,7 @@ class _Place:
 
     work: Work
     principal: str
+    size: int  # bytes of what it asks
     expiry: asyncio.TimerHandle
     held: ExitStack
 
@@ -225,15 +237,18 @@ class Parked:
         self._places: dict[bytes, _Place] = {}
         self._keys: dict[Work, bytes] = {}
         self._of: collections.Counter[str] = collections.Counter()
+        self._size = 0
         self._ending: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
         return len(self._places)
 
-    def park(self, work: Work) -> str:
-        """The requestState it is found by. Raises RpcError when there are too many."""
+    def park(self, work: Work, size: int) -> str:
+        """The requestState it is found by; `size`: bytes of what it asks. Raises RpcError when there are too many."""
         bound = work.bound()
         principal = str(bound[0])
+        if self._size + size > ASKED_BYTES:
+            raise RpcError(INTERNAL_ERROR, "What waits for an answer of the client is too large", {"code": "rate_limited"})
         if len(self._places) >= MOST or self._of[principal] >= MOST_OF_ONE:
             raise RpcError(
                 INTERNAL_ERROR,
@@ -243,8 +258,9 @@ class Parked:
         key, held = secrets.token_bytes(16), ExitStack()
         held.enter_context(self._lease.call())
         expiry = asyncio.get_running_loop().call_later(self._seconds, self._expire, key)
-        self._places[key] = _Place(work, principal, expiry, held)
+        self._places[key] = _Place(work, principal, size, expiry, held)
         self._keys[work] = key
+        self._size += size
         self._of[principal] += 1
         return self._tokens.seal(KIND, self._born + key, *bound, ttl=self._seconds)
 
@@ -266,6 +282,7 @@ class Parked:
         """It works again; its state is used up."""
         place = self._places.pop(self._keys.pop(work))
         place.expiry.cancel()
+        self._size -= place.size
         place.held.close()
         self._of[place.principal] -= 1
         if not self._of[place.principal]:

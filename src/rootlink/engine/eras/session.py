@@ -42,7 +42,9 @@ log = structlog.get_logger(__name__)
 VERSIONS = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")
 OVER_SSE = "2024-11-05"
 MAX_SESSIONS = 10_000
-MAX_SUBSCRIPTIONS, MAX_URI = 1000, 8192
+MAX_SUBSCRIPTIONS, MAX_URI, MAX_SUBSCRIBED = 1000, 8192, 256 << 10  # the last: characters of one session's URIs together
+MAX_SAID = 16 << 20  # bytes of JSON, of all sessions together: in memory and on disk what clients say of themselves is kept
+MAX_WAITING = 4096  # bytes of an update that waits for a stream; of a longer one only the URI is kept
 MAX_INTRODUCTION = 64 << 10  # bytes of JSON of clientInfo and capabilities: they are kept as long as the session
 LONG_SECS = 0.5  # a call that takes longer is answered over SSE: pings keep the connection, who lost it can come back
 LAST_SECS = 1.0  # for the last words of a stream that is broken off
@@ -60,12 +62,12 @@ class Session:
     """One client, and its `calls.Standing`. `kept`: it is written down. `standing` is its newest standing stream, which may have
     no reader just now; lists that changed and resources that were updated in the meantime wait, each once."""
 
-    __slots__ = tuple("_changed _updated calls client id kept principal questions row seen shelf standing ws".split())
+    __slots__ = tuple("_changed _updated calls client id kept principal questions row said seen shelf standing ws".split())
 
     def __init__(self, row: SessionRow, life: str, *, kept: bool = True) -> None:
         self.kept = kept
         self.id, self.ws, self.principal = row.id, row.ws, row.principal
-        self.seen = 0.0
+        self.seen, self.said = 0.0, 0
         self.calls: dict[Id, SessionCall] = {}
         self.standing: Tape | None = None
         self.shelf, self.questions = Shelf(life, row.version), Questions(life)
@@ -119,7 +121,7 @@ class Session:
     def updated(self, uri: str, params: Raw) -> None:
         """A resource it subscribed to changed; kept for its next stream when it has none open."""
         if self.standing is None or not self.standing.read:
-            self._updated[uri] = params
+            self._updated[uri] = params if len(bytes(params)) <= MAX_WAITING else rpc.raw({"uri": uri})
         else:
             self.standing.write(frame(UPDATED, params))
 
@@ -264,6 +266,7 @@ class Sessions:
         changes.on_updated.append(self._updated)
         self._life = secrets.token_hex(4)
         self._live: dict[str, Session] = {}
+        self._said = 0
         self._subscribers: dict[tuple[str, str], set[Session]] = {}
         self._tasks: set[asyncio.Future[None]] = set()
         self._methods: dict[str, Callable[[Caller, Session, dict[str, Any]], Awaitable[Raw]]] = {
@@ -282,7 +285,7 @@ class Sessions:
         row = SessionRow(secrets.token_hex(16), caller.ws, caller.principal, agreed, *_introduction(params or {}))
         self._expire()
         while len(self._live) >= MAX_SESSIONS:
-            self.close(self._idlest())
+            self.close(self._idlest(caller))
         session = Session(row, self._life, kept=kept)
         self._record(session, row)
         return self._keep(session)
@@ -297,8 +300,23 @@ class Sessions:
             else:
                 self._use(session)
 
-    def _idlest(self) -> Session:
-        """The one not used for longest, of the first few that has neither stream nor call if there is one."""
+    def _weigh(self, session: Session) -> None:
+        """What it says counts from now on. Where all together say too much, those go that say more than their share, the same
+        key's first, and of those the ones not used for longest."""
+        said = len(msgspec.json.encode((session.row.info, session.row.capabilities, session.row.subscriptions)))
+        self._said += said - session.said
+        session.said = said
+        if self._said > MAX_SAID:
+            for other in sorted(self._live.values(), key=lambda other: other.principal != session.principal):
+                if self._said > MAX_SAID and other is not session and other.said > MAX_SAID // MAX_SESSIONS:
+                    self.close(other)
+
+    def _idlest(self, caller: Caller) -> Session:
+        """One of the same key's that has neither stream nor call; else the one not used for longest, of the first few such a one
+        if there is any."""
+        own = next((session for session in self._live.values() if session.principal == caller.principal and session.idle), None)
+        if own is not None:
+            return own
         few = tuple(islice(self._live.values(), 64))
         return next((session for session in few if session.idle), few[0])
 
@@ -319,6 +337,8 @@ class Sessions:
         """What changed while nobody was there is not known, so its next stream begins with notices."""
         session = self._keep(Session(row, self._life))
         session.notify(set(KINDS))
+        for uri in row.subscriptions:
+            session.updated(uri, rpc.raw({"uri": uri}))
         if row.level is not None:
             self._dispatch.level(caller, session.client, row.level)
         for uri in row.subscriptions:
@@ -351,6 +371,7 @@ class Sessions:
     def close(self, session: Session) -> None:
         """Ends everything of it, here and at the servers."""
         self._live.pop(session.id, None)
+        self._said, session.said = self._said - session.said, 0
         for uri in session.row.subscriptions:
             self._unlisten(session, uri)
         if session.kept:
@@ -369,6 +390,7 @@ class Sessions:
     def _keep(self, session: Session) -> Session:
         session.seen = _now()
         self._live[session.id] = session
+        self._weigh(session)
         return session
 
     def _use(self, session: Session) -> None:
@@ -402,6 +424,7 @@ class Sessions:
         else:
             info, capabilities = _introduction(params)
             session.now(msgspec.structs.replace(session.row, info=info, capabilities=capabilities))
+            self._weigh(session)
         result: dict[str, Any] = {
             "protocolVersion": session.version,
             "capabilities": self._dispatch.capabilities(caller.ws, session.client),
@@ -475,6 +498,8 @@ class Sessions:
         fresh = uri not in session.row.subscriptions
         if fresh and len(session.row.subscriptions) >= MAX_SUBSCRIPTIONS:
             raise RpcError(INVALID_PARAMS, f"more than {MAX_SUBSCRIPTIONS} subscriptions of one session")
+        if fresh and len(uri) + sum(map(len, session.row.subscriptions)) > MAX_SUBSCRIBED:
+            raise RpcError(INVALID_PARAMS, f"the URIs that one session subscribed to are longer than {MAX_SUBSCRIBED} characters")
         self._subscribers.setdefault((session.ws, uri), set()).add(session)  # before the first update can come
         try:
             await self._dispatch.subscribe(caller, uri, session.client)
@@ -507,6 +532,8 @@ class Sessions:
 
     def _record(self, session: Session, row: SessionRow) -> None:
         session.row = row
+        if session.id in self._live:
+            self._weigh(session)
         if session.kept:
             self._state.put_session(row)
 

@@ -45,6 +45,7 @@ from rootlink.engine.eras.stream import EventStream, event
 from rootlink.engine.lease import Lease
 from rootlink.engine.rpc import INTERNAL_ERROR, RpcError
 from rootlink.engine.tokens import Tokens
+from rootlink.wire.engine import STREAM_HEADER
 
 log = structlog.get_logger(__name__)
 
@@ -190,6 +191,8 @@ def _unsupported(version: str) -> RpcError:
 def client_of(caller: Caller, meta: Mapping[str, Any]) -> Client:
     """Equal requests get the very same Client."""
     said = msgspec.json.encode((meta.get(INFO) or {}, meta[CAPABILITIES]))
+    if len(said) > session.MAX_INTRODUCTION:
+        raise RpcError(INVALID_PARAMS, f"clientInfo and clientCapabilities are larger than {session.MAX_INTRODUCTION} bytes")
     if len(said) > MAX_KNOWN:
         return _client.__wrapped__(caller.principal, caller.ws, said)
     return _client(caller.principal, caller.ws, said)
@@ -263,7 +266,8 @@ class Stateless:
         meta = check(headers, message)
         client, method = client_of(caller, meta), message["method"]
         if method == "subscriptions/listen":
-            await self.listening.serve(caller, client, message, receive, send)
+            again = headers.get(STREAM_HEADER) == "again"
+            await self.listening.serve(caller, client, message, receive, send, again=again)
         elif method == "server/discover":
             found = raw(self._discover(caller, client))
             await _respond(send, 200, result_frame(message["id"], complete(method, found)))

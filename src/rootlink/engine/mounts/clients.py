@@ -36,7 +36,7 @@ from rootlink.engine.mounts.opening import opened
 from rootlink.engine.mounts.pool import Own, Pool
 from rootlink.engine.mounts.restarts import STABLE
 from rootlink.engine.mounts.spec import START_SECONDS
-from rootlink.engine.mounts.watched import updated_uri
+from rootlink.engine.mounts.watched import below, updated_uri
 from rootlink.engine.rpc import RpcError
 from rootlink.errors import RootlinkError
 from rootlink.wire.mounts import MountSpec
@@ -45,7 +45,7 @@ log = structlog.get_logger(__name__)
 ERRAND_SECONDS, AFFAIR_SECONDS = 60.0, 5.0
 LEARN_AGAIN_SECONDS = 30.0
 REOPEN_SECONDS = 0.25
-MOST_VARIANTS = 32
+MOST_VARIANTS, MOST_LEARNED = 32, 256
 REREAD_SECONDS = 0.25
 
 Dial = Callable[[], Awaitable[Sequence[Link]]]
@@ -79,6 +79,8 @@ class Clients:
         self._reopened: dict[str, float] = {}  # client key → when its link was opened again without a call
         self._variants: dict[str, Catalogue | None] = {}  # capabilities → lists; None: as the mount's own
         self._learned: dict[str, float] = {}  # capabilities → when reading them began, since the mount was last ready
+        self._ended: list[Client] = []  # whose links ended with a restart, and who subscribed to something
+        self._curious: dict[str, Client] = {}  # capabilities → who wanted to know lists while the mount was not ready
 
     def alive(self, client: Client) -> bool:
         """Whether it has a link that was not lost."""
@@ -103,6 +105,7 @@ class Clients:
         for task in errands:
             task.cancel()
         await asyncio.gather(*errands, return_exceptions=True)
+        self._ended += [own.client for own in self._pool.open_links() if self._uris.get(own.client.key)]
         await self._pool.close()
         self._learned.clear()
 
@@ -132,32 +135,55 @@ class Clients:
         uris = self._uris.get(client.key, set())
         if uri not in uris:
             async with self.carrying(client) as link:
-                await link.request("resources/subscribe", {"uri": uri})
-            self._uris.setdefault(client.key, set()).add(uri)
+                self._uris.setdefault(client.key, set()).add(uri)  # before the first update can come
+                try:
+                    await link.request("resources/subscribe", {"uri": uri})
+                except BaseException:
+                    self._unwatch(uri, client.key)
+                    raise
 
     async def unsubscribe(self, uri: str, client: Client) -> None:
         """Raises RpcError, RootlinkError."""
-        uris = self._uris.get(client.key, set())
-        if uri in uris:
-            uris.discard(uri)
+        if self._unwatch(uri, client.key):
             own = self._pool.of(client.key)
             if own is not None:
                 await own.link.request("resources/unsubscribe", {"uri": uri})
+
+    def _unwatch(self, uri: str, key: str) -> bool:
+        """Whether it was watched."""
+        uris = self._uris.get(key, set())
+        was = uri in uris
+        uris.discard(uri)
         if not uris:
-            self._uris.pop(client.key, None)
+            self._uris.pop(key, None)
+        return was
 
     # lists
 
-    def lists(self, client: Client) -> Catalogue | None:
-        """What this client sees, where it is not the mount's own. Begins to learn it where it is not known."""
+    def lists(self, client: Client, *, ready: bool) -> Catalogue | None:
+        """What this client sees, where it is not the mount's own. Begins to learn it where it is not known, now that the mount is
+        `ready`, or once it is."""
         own = self._pool.of(client.key)
         if own is not None and own.lists is not None:
             return own.lists
         key = _key(client)
-        if self.apart and self._unknown(key):
-            self._learned[key] = self._clock.now()
+        if not ready and key != _NOTHING and len(self._curious) < MOST_VARIANTS:
+            self._curious[key] = client
+        elif ready and self.apart and self._unknown(key):
+            self._learning(key)
             self._errand(lambda: self._learn_of(client))
         return self._variants.get(key)
+
+    def ready(self, *, apart: bool) -> None:
+        """The mount is."""
+        self.apart = apart
+        curious, self._curious = self._curious, {}
+        ended, self._ended = self._ended, []
+        for client in ended if apart else ():
+            if self._uris.get(client.key):
+                self._errand(partial(self._open_again, client))
+        for client in curious.values():
+            self.lists(client, ready=True)
 
     def base_changed(self) -> None:
         """The mount's own lists are others now: what was compared with them is read again, or forgotten where nobody can."""
@@ -179,6 +205,12 @@ class Clients:
         began = self._learned.get(key)
         return began is None or (key not in self._variants and self._clock.now() - began >= LEARN_AGAIN_SECONDS)
 
+    def _learning(self, key: str) -> None:
+        self._learned.pop(key, None)
+        self._learned[key] = self._clock.now()
+        while len(self._learned) > MOST_LEARNED:
+            del self._learned[next(iter(self._learned))]
+
     async def _learn_of(self, client: Client) -> None:
         own = self._pool.of(client.key)
         if own is not None:
@@ -189,7 +221,7 @@ class Clients:
 
     async def _learn(self, own: Own) -> None:
         key = _key(own.client)
-        self._learned[key] = self._clock.now()
+        self._learning(key)
         before = self._shown(own)
         read = await listing.read(self._name, own.link.request, OF_KIND, own.capabilities)
         found = with_lists(msgspec.structs.replace(self._base(), capabilities=own.capabilities), read)
@@ -282,7 +314,8 @@ class Clients:
                 self._errand(lambda: self._reread(own))
         elif method == UPDATED:
             uri = updated_uri(params)
-            if uri is not None:
+            heard = self._uris.get(own.client.key, ())
+            if uri is not None and (uri in heard or below(uri, heard)):
                 self._updated(uri, params, own.client.key)
         elif standing is not None:
             standing.tell(method, params)

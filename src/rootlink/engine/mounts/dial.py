@@ -98,7 +98,10 @@ async def _child(ground: Ground, filled: MountSpec, folder: Path, secrets: Mappi
         cwd=cwd,
         read=read,
         write=[folder, *write],
-        readonly=[*start.readonly, *specs.named_files(filled.args, ground.places)],
+        readonly=[
+            *start.readonly,
+            *(file for file in specs.named_files(filled.args, ground.places) if not specs.under(file.resolve(), write)),
+        ],
         egress=filled.egress,
         token=token,
     )

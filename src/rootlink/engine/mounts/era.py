@@ -19,6 +19,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+import msgspec
+
 from rootlink import __version__
 from rootlink.engine import rpc
 from rootlink.engine.calls import Call, Client
@@ -36,6 +38,7 @@ CAPABILITIES: dict[str, Any] = {}  # of what is nobody's in particular
 TASKS_EXTENSION = "io.modelcontextprotocol/tasks"
 DEFAULT_LEVEL = "info"
 _NO_ERA = (401, 403, 407, 429)  # says nothing about the era
+MAX_GREETING = 256 << 10  # bytes of JSON of a server's info and capabilities: what it declares is in each handshake of ours
 PROBE_SECONDS = 5.0  # a session-era server may stay silent to a method it does not know
 
 _META = "io.modelcontextprotocol/"
@@ -222,6 +225,8 @@ async def _discover(link: Link, name: str) -> Server:
 
 def _server(version: str, info: Any, greeted: dict[str, Any]) -> Server:
     capabilities, instructions = greeted.get("capabilities"), greeted.get("instructions")
+    if len(msgspec.json.encode((info, capabilities))) > MAX_GREETING:
+        raise UpstreamFailed(f"the server says more than {MAX_GREETING} bytes of its name and capabilities")
     return Server(
         version,
         info if isinstance(info, dict) else {},

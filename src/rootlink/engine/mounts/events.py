@@ -18,7 +18,8 @@ class Event(NamedTuple):
 
 
 class Events:
-    """`next()` after `feed()` until it answers None. `last_id` and `retry` (seconds) are what the stream said last."""
+    """`next()` after `feed()` until it answers None. `last_id` is of the last event that came whole, `retry` (seconds) what the
+    stream said last."""
 
     def __init__(self, cap: int) -> None:
         self._cap = cap
@@ -26,6 +27,7 @@ class Events:
         self._data: list[bytes] = []
         self._size = 0
         self._name = "message"
+        self._id: str | None = None  # of the event that is just coming
         self.last_id: str | None = None
         self.retry: float | None = None
 
@@ -37,9 +39,16 @@ class Events:
         while (line := self._lines.next()) is not None:
             if line:
                 self._field(line)
-            elif self._data:
+                continue
+            self.last_id = self._id
+            if self._data:
                 return self._flush()
         return None
+
+    def rewind(self) -> None:
+        """Another connection goes on after `last_id`: what came only in part is forgotten."""
+        self._lines = Lines(self._cap)
+        self._data, self._size, self._name, self._id = [], 0, "message", self.last_id
 
     def _flush(self) -> Event:
         event = Event(self._name, b"\n".join(self._data))
@@ -58,6 +67,6 @@ class Events:
             case b"event":
                 self._name = value.decode("utf-8", "replace")
             case b"id" if b"\0" not in value:
-                self.last_id = value.decode("utf-8", "replace")
+                self._id = value.decode("utf-8", "replace")
             case b"retry" if value.isdigit():
                 self.retry = min(int(value[:9]) / 1000, LONGEST_RETRY)

@@ -15,6 +15,9 @@ Rules
 - What is told to no call and no client, lists and resources that changed among it, goes to `notified`.
 - Only UNASKED and BAD count as noise (`flood.py`): a server that answers fast what it was asked is not a flood.
 - A progress token of ours never leaves the link: the call is told the notification's other members.
+- A call that was broken off may still be worked on and spoken of: for a minute, or until its answer comes, what a server says
+  on a link that is everybody's is told to no other client.
+- What is passed on is one JSON object on one line (rpc.py): of anything else a client's stream would break.
 """
 
 from __future__ import annotations
@@ -42,6 +45,7 @@ LISTEN = "subscriptions/listen"
 UPDATED, CANCELLED = "notifications/resources/updated", "notifications/cancelled"
 _SUBSCRIPTION = "io.modelcontextprotocol/subscriptionId"
 _OF_THE_SERVER = frozenset({*NOTICES, UPDATED, "notifications/tasks/status", "notifications/subscriptions/acknowledged"})
+LINGER_SECONDS, MOST_LINGERING = 60.0, 256
 _ID = re.compile(rb'"id"\s*:\s*(\d{1,18})\s*[,}]')
 
 
@@ -73,6 +77,7 @@ class Exchange:
         self._notified = notified
         self._ids = itertools.count(1)
         self._asked: dict[int, Asked] = {}
+        self._lingering: dict[int, tuple[str, float]] = {}  # broken off: id → whose it was, and until when it counts
         self.questions = Questions(name, send)
         self.owner: Client | None = None
         self.bad = 0
@@ -87,11 +92,24 @@ class Exchange:
 
     def forget(self, asked: Asked) -> None:
         """Nobody waits any longer. A failure nobody saw is not reported as one."""
-        self._asked.pop(asked.id, None)
+        if self._asked.pop(asked.id, None) is not None and asked.call is not None and self.owner is None:
+            self._linger(asked.id, asked.call.client.key)
         if len(self.questions):
             self.questions.abandon(asked)
         if not asked.answer.cancel() and not asked.answer.cancelled():
             asked.answer.exception()
+
+    def _linger(self, id: int, key: str) -> None:
+        until = asyncio.get_running_loop().time() + LINGER_SECONDS
+        if len(self._lingering) >= MOST_LINGERING:
+            key, self._lingering = "", {}  # whose they were is not told apart any more
+        self._lingering[id] = key, until
+
+    def _lingers(self, beside: str) -> bool:
+        """Whether the server may still speak of a call of another client than this one."""
+        now = asyncio.get_running_loop().time()
+        self._lingering = {id: held for id, held in self._lingering.items() if held[1] > now}
+        return any(key != beside for key, _ in self._lingering.values())
 
     def fail(self, error: Callable[[str], Exception]) -> None:
         """End every wait. `error` makes the exception from the method that was asked."""
@@ -109,14 +127,21 @@ class Exchange:
             return Heard.BAD, None
         if envelope.method is UNSET:
             return self._answered(envelope), None
+        params = _params(envelope)
+        if params is None:
+            self.bad += 1
+            refused = None if envelope.id is UNSET else rpc.refusal(envelope.id, rpc.INVALID_PARAMS, "params must be an object")
+            return Heard.BAD, refused
         if envelope.id is UNSET:
-            self._notice(envelope, about)
+            self._notice(envelope.method, params, about)
             return Heard.UNASKED, None
-        return self._requested(envelope, about)
+        return self._requested(envelope.id, envelope.method, params, about)
 
     def _answered(self, envelope: rpc.Envelope) -> Heard:
         asked = self._asked.get(envelope.id) if isinstance(envelope.id, int) else None
         if asked is None:
+            if isinstance(envelope.id, int):
+                self._lingering.pop(envelope.id, None)
             self.stray += 1
             return Heard.UNASKED
         self._asked.pop(asked.id)
@@ -154,9 +179,7 @@ class Exchange:
                 self._settle(asked, self._unreadable(asked))
                 return
 
-    def _notice(self, envelope: rpc.Envelope, about: Asked | None) -> None:
-        assert envelope.method is not UNSET
-        method, params = envelope.method, Raw(b"{}") if envelope.params is UNSET else envelope.params
+    def _notice(self, method: str, params: Raw, about: Asked | None) -> None:
         if method == "notifications/progress":
             self._progressed(params)
         elif method == CANCELLED:
@@ -195,6 +218,8 @@ class Exchange:
                 if found is not None:
                     return None
                 found = asked
+        if found is not None and found.call is not None and self._lingering and self._lingers(found.call.client.key):
+            return None
         return found
 
     def _progressed(self, raw: Raw) -> None:
@@ -209,15 +234,13 @@ class Exchange:
         except Exception:
             log.exception("progress", mount=self._name, method=asked.method)
 
-    def _requested(self, envelope: rpc.Envelope, about: Asked | None) -> tuple[Heard, bytes | None]:
-        if envelope.id is UNSET or envelope.id is None:
+    def _requested(self, id: rpc.Id | None, method: str, params: Raw, about: Asked | None) -> tuple[Heard, bytes | None]:
+        if id is None:
             self.bad += 1
             return Heard.BAD, None
-        assert envelope.method is not UNSET
-        if envelope.method == "ping":
-            return Heard.UNASKED, rpc.answer(envelope.id, {})
-        params = Raw(b"{}") if envelope.params is UNSET else envelope.params
-        return Heard.UNASKED, self._question(envelope.id, envelope.method, params, about)
+        if method == "ping":
+            return Heard.UNASKED, rpc.answer(id, {})
+        return Heard.UNASKED, self._question(id, method, params, about)
 
     def _question(self, id: rpc.Id, method: str, params: Raw, about: Asked | None) -> bytes | None:
         about = about or self._only()
@@ -227,6 +250,16 @@ class Exchange:
         waiting = () if about is not None and about.call is not None else self._asked.values()
         holding = [asked.call.holding() for asked in waiting if isinstance(asked.call, Patient)]
         return self.questions.put(id, method, params, whom, about=about, holding=holding)
+
+
+def _params(envelope: rpc.Envelope) -> Raw | None:
+    """What a notification or request of the server's carries; None when that is no object that can be passed on."""
+    if envelope.params is UNSET or bytes(envelope.params) == b"null":
+        return Raw(b"{}")
+    try:
+        return rpc.result(envelope.params)
+    except rpc.Malformed:
+        return None
 
 
 def _with_token(params: Mapping[str, Any] | None, token: int | None) -> Mapping[str, Any] | None:

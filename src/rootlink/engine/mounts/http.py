@@ -56,6 +56,8 @@ class HttpLink(RemoteLink):
         super().__init__(far)
         self._session: str | None = None
         self._renewing = asyncio.Lock()
+        self._listened: str | None = None  # the session of the last GET
+        self._unheard: str | None = None  # a session made because a GET said 404, until its own GET says otherwise
         self._unreached = 0
 
     @property
@@ -170,14 +172,25 @@ class HttpLink(RemoteLink):
 
     async def _stream(self, response: aiohttp.ClientResponse, asked: Asked, held: str | None) -> None:
         events = Events(MESSAGE_CAP)
-        await self._until_answered(response, events, asked)
+        await self._until_it_breaks(response, events, asked)
         while not asked.answer.done() and events.last_id is not None:  # for as long as the caller's deadline lets it
             await asyncio.sleep(1.0 if events.retry is None else max(events.retry, SOONEST))
             headers = self._headers(EVENTS, held, self.era.headers("", None), {"Last-Event-ID": events.last_id})
             async with self._far.scope.request("GET", self._far.url, headers=headers, follow=True) as resumed:
                 if resumed.status >= 400 or resumed.content_type != EVENTS:
                     return
-                await self._until_answered(resumed, events, asked)
+                await self._until_it_breaks(resumed, events, asked)
+
+    async def _until_it_breaks(self, response: aiohttp.ClientResponse, events: Events, asked: Asked) -> None:
+        """Until it ends, or breaks off where an event's id lets it be resumed."""
+        import aiohttp
+
+        try:
+            await self._until_answered(response, events, asked)
+        except aiohttp.ClientError:
+            if events.last_id is None:
+                raise
+        events.rewind()
 
     async def _until_answered(self, response: aiohttp.ClientResponse, events: Events, asked: Asked) -> None:
         async def take(event: Event) -> bool:
@@ -234,13 +247,17 @@ class HttpLink(RemoteLink):
         async with self._renewing:
             if self._ended is not None or self._session not in (held, None):
                 return self._session
-            self._session = None
+            era, self._session = self.era, None
             try:
                 async with asyncio.timeout(RENEW_SECONDS):
                     await initialize(self, self._far.name)
                     log.info("session_renewed", mount=self._far.name)
-            except (rpc.RpcError, TimeoutError) as error:
-                raise UpstreamFailed(f"{self._far.name} forgot its session and gave no new one: {str(error)[:200]}") from None
+            except BaseException as error:
+                self.era, self._session = era, held  # who asks next finds it forgotten again, and tries again
+                if isinstance(error, rpc.RpcError | TimeoutError):
+                    words = f"{self._far.name} forgot its session and gave no new one: {str(error)[:200]}"
+                    raise UpstreamFailed(words) from None
+                raise
         self._missed(anew=True)
         return self._session
 
@@ -270,23 +287,28 @@ class HttpLink(RemoteLink):
     async def _listen(self, events: Events, times: int) -> bool:
         """One GET, to its end. False: the server offers no such stream."""
         held = self._session
+        if held != self._listened:
+            self._listened, events.last_id = held, None
+        events.rewind()
         resume = {"Last-Event-ID": events.last_id} if events.last_id is not None else {}
         headers = self._headers(EVENTS, held, self.era.headers("", None), resume)
         async with self._far.scope.request("GET", self._far.url, headers=headers, follow=True) as response:
-            if response.status == 404 and held is not None:
-                events.last_id = None
-                forgotten = True
+            forgotten = False
+            if response.status in (400, 404) and held is not None:
+                forgotten = _forgotten(response.status, (await self._refused(response))[1]) and held != self._unheard
+                if not forgotten:
+                    return False
             elif response.status in (409, 429) or response.status >= 500:
                 raise UpstreamFailed(f"{self._far.name} answered HTTP {response.status}")
             elif response.status != 200 or response.content_type != EVENTS:
                 return False
             else:
-                forgotten = False
+                self._unheard = None
                 if times:
                     self._missed(anew=False)
                 await self._drink(response, events, self._overheard)
         if forgotten:
-            await self._renewed(held)
+            self._unheard = await self._renewed(held)
         return True
 
     async def _overheard(self, event: Event) -> bool:

@@ -2,7 +2,8 @@
 
 Rules
 - Tools: more than 500, or more than 2 MiB, refuses the server, with words. Resources, templates and prompts stop at their cap.
-- An item that has no name (tools, prompts), URI or template of its own is dropped; of two with the same one the first stays.
+- An item that has no name (tools, prompts), URI or template of its own is dropped, and one that would cost a client the lists of
+  all servers (`_fit`); of two with the same one the first stays.
 - A list the server does not know (-32601) is empty. A cursor that comes again ends the list.
 """
 
@@ -56,6 +57,13 @@ class Catalogue(msgspec.Struct):
     capabilities: dict[str, Any] = {}
     version: str = ""  # of MCP
     cache: dict[str, dict[str, Any]] = {}  # by the lists' names: {ttlMs?, cacheScope?}, as a stateless server said
+
+
+_TYPES = {
+    **dict.fromkeys(("name", "title", "description", "mimeType"), str),
+    **dict.fromkeys(("inputSchema", "annotations", "execution", "_meta"), dict),
+    **dict.fromkeys(("icons", "arguments"), list),
+}
 
 
 class Listed(NamedTuple):
@@ -140,7 +148,15 @@ def _items(page: Any, form: _List) -> list[dict[str, Any]]:
     items = page.get(form.member)
     if not isinstance(items, list):
         return []
-    return [item for item in items if isinstance(item, dict) and isinstance(item.get(form.key), str) and item[form.key]]
+    return [
+        item for item in items if isinstance(item, dict) and isinstance(item.get(form.key), str) and item[form.key] and _fit(item)
+    ]
+
+
+def _fit(item: dict[str, Any]) -> bool:
+    """Whether its known members have their types: an official client throws away the whole list, and so every server's, for one
+    that has not."""
+    return all(item.get(name) is None or isinstance(item[name], kind) for name, kind in _TYPES.items())
 
 
 def _too_much(name: str, which: str, count: int, size: int) -> bool:

@@ -97,6 +97,7 @@ class Mount:
         self._lost: asyncio.Future[str] | None = None
         self._life: asyncio.Task[None] | None = None
         self._beginning: asyncio.Task[RootlinkError | None] | None = None
+        self._restarting: set[asyncio.Task[None]] = set()
         self._over = False  # stop() was called; nothing begins any more
         self._earlier_logs: list[str] = []
         self._clients = Clients(
@@ -124,26 +125,30 @@ class Mount:
         limit = self._seconds() if timeout is None else timeout
         began = asyncio.get_running_loop().time()
         link: Link | None = None
-        patient: Patient | None = None
         try:
             async with asyncio.timeout(limit) as deadline:
                 patient = Patient(call, deadline, limit) if call is not None else None
-                async with self._slots, self._carrier(call) as link:
-                    result = await link.request(method, params, call=patient)
+                try:
+                    async with self._slot(method), self._carrier(call) as link:
+                        result = await link.request(method, params, call=patient)
+                finally:
+                    if patient is not None:
+                        patient.over()
         except TimeoutError:
             if not deadline.expired():
                 raise
-            late = self._late(method, limit)
+            late = self._late(method, limit) if link is not None or self.state == "starting" else self._unsent(limit)
             raise (late if link is None else explained(link, late, began)) from None
         except (RpcError, RootlinkError) as error:
             if link is None or link.refusals is None:
                 raise
             await link.refusals.await_late(began)
             raise link.refusals.explained(error, began) from error.__cause__
-        finally:
-            if patient is not None:
-                patient.over()
         return result if link.refusals is None else await link.refusals.judged(result, began)
+
+    def _slot(self, method: str) -> contextlib.AbstractAsyncContextManager[None]:
+        """A task is asked about, ended and waited for beside the calls that it outlasts."""
+        return contextlib.nullcontext() if method.startswith("tasks/") else self._slots
 
     @contextlib.asynccontextmanager
     async def _carrier(self, call: Call | None) -> AsyncIterator[Link]:
@@ -167,7 +172,9 @@ class Mount:
 
     def lists(self, client: Client | None) -> Catalogue:
         """The lists as this client sees them; None: as nobody in particular."""
-        return self.catalogue if client is None else self._clients.lists(client) or self.catalogue
+        if client is None:
+            return self.catalogue
+        return self._clients.lists(client, ready=self.state == "ready") or self.catalogue
 
     async def subscribe(self, uri: str, client: Client) -> None:
         """Safe to repeat. Raises as `request`."""
@@ -227,6 +234,9 @@ class Mount:
             return Unavailable(f"{self.name} is still starting after {limit:g} s; try again")
         return UpstreamFailed(f"{self.name} did not answer {method} within {limit:g} s")
 
+    def _unsent(self, limit: float) -> Unavailable:
+        return Unavailable(f"{self.name} is busy: for {limit:g} s it was not this call's turn, and it was not sent; try again")
+
     # being mounted and unmounted
 
     async def start(self, say: Say = silent) -> None:
@@ -243,8 +253,17 @@ class Mount:
         self._life = asyncio.create_task(self._live_anew())
 
     async def restart(self) -> None:
-        """End it, start it afresh, forgive its past. Raises what went wrong; it is then tried again like after a crash."""
+        """End it, start it afresh, forgive its past. Raises what went wrong; it is then tried again like after a crash. Goes on
+        when whoever asked for it does not wait."""
+        task = asyncio.create_task(self._restart())
+        self._restarting.add(task)
+        task.add_done_callback(self._restarting.discard)
+        await asyncio.shield(task)
+
+    async def _restart(self) -> None:
         async with self._turn:
+            if self._over:
+                raise Unavailable(_WORDS["stopped"].format(name=self.name))
             self._to("starting", None)
             await self._halt()
             self._restarts.forgive()
@@ -404,11 +423,10 @@ class Mount:
         self.catalogue.server_info, self.catalogue.capabilities = server.info, server.capabilities
         self.catalogue.version = server.version
         self._restarts.ready(self._clock.now())
-        self._clients.apart = (
-            not link.era.stateless and (self.spec.session or ("client" if link.sessioned else "shared")) == "client"
-        )
+        apart = not link.era.stateless and (self.spec.session or ("client" if link.sessioned else "shared")) == "client"
         self._shared.begin(link, server.capabilities, self._noticed)
         self._to("ready", None)
+        self._clients.ready(apart=apart)
 
     def _to(self, state: State, error: str | None) -> None:
         self.state, self.error = state, error

@@ -148,6 +148,8 @@ class Pool:
         try:
             await task
         except asyncio.CancelledError:
+            if not task.cancelled() and task.done() and task.exception() is None:  # it was ready the moment it was given up
+                self._end(own)
             current = asyncio.current_task()
             if current is not None and current.cancelling():
                 raise

@@ -24,11 +24,11 @@ from rootlink.engine.mounts.exchange import UPDATED
 from rootlink.engine.mounts.link import Link
 from rootlink.engine.mounts.listing import NOTICES, OF_KIND
 from rootlink.engine.mounts.watched import Listening, Watched, updated_uri, without_tag
-from rootlink.engine.rpc import METHOD_NOT_FOUND, RpcError
+from rootlink.engine.rpc import INTERNAL_ERROR, METHOD_NOT_FOUND, RpcError
 from rootlink.errors import RootlinkError
 
 log = structlog.get_logger(__name__)
-LEVEL_SECONDS, REREAD_SECONDS = 5.0, 30.0
+TELL_SECONDS, REREAD_SECONDS = 5.0, 30.0
 REFETCH_SECONDS = 0.25
 
 
@@ -95,7 +95,7 @@ class Shared:
             self._grow_stale(NOTICES[method])
             return True
         uri = updated_uri(params) if method == UPDATED else None
-        if uri is not None:
+        if uri is not None and self._watched.covers(uri):  # of another server's resources it has nothing to tell
             self._updated(uri, without_tag(params), None)
         return method == UPDATED
 
@@ -106,9 +106,16 @@ class Shared:
         if link.era.stateless and not self._watchable():
             raise RpcError(METHOD_NOT_FOUND, "Method not found: this server has no subscriptions to resources")
         async with self._turn:
-            if uri not in self._watched and not link.era.stateless:
-                await link.request("resources/subscribe", {"uri": uri})
-            self._watched.add(uri, client.key)
+            if self._watched.full(uri):
+                raise RpcError(INTERNAL_ERROR, f"more resources of {self._name} are subscribed to than it can be told of")
+            first = uri not in self._watched
+            self._watched.add(uri, client.key)  # before the first update can come
+            try:
+                if first and not link.era.stateless:
+                    await link.request("resources/subscribe", {"uri": uri})
+            except BaseException:
+                self._watched.remove(uri, client.key)
+                raise
         if self._listening is not None:
             self._listening.change()
             await self._listening.heard_of(uri)
@@ -143,8 +150,10 @@ class Shared:
     async def _unwatched(self, link: Link, uri: str) -> None:
         if self._listening is not None:
             self._listening.change()
-        else:
-            await link.request("resources/unsubscribe", {"uri": uri})
+            return
+        with contextlib.suppress(TimeoutError):  # whoever waits for its turn must not wait for a server that is silent to this
+            async with asyncio.timeout(TELL_SECONDS):
+                await link.request("resources/unsubscribe", {"uri": uri})
 
     def _watchable(self) -> bool:
         held = self._capabilities.get("resources")
@@ -191,7 +200,7 @@ class Shared:
         if level and level != self._level and not link.era.stateless and "logging" in self._capabilities:
             self._level = level
             with contextlib.suppress(RpcError, TimeoutError):
-                async with asyncio.timeout(LEVEL_SECONDS):
+                async with asyncio.timeout(TELL_SECONDS):
                     await link.request("logging/setLevel", {"level": level})
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

@@ -118,7 +118,7 @@ def directory(path: str, places: Places, *own: Path) -> Path:
         real = Path(path).resolve()
     except (OSError, RuntimeError):  # a loop of symlinks
         raise _closed(path) from None
-    if not _under(real, [root.resolve() for root in (places.files, *places.allowed, *own)]):
+    if not under(real, [root.resolve() for root in (places.files, *places.allowed, *own)]):
         raise _closed(path)
     if not real.is_dir():
         raise Invalid(f"directory {path[:200]!r} does not exist")
@@ -136,19 +136,19 @@ def unseen(args: Iterable[str], shown: Iterable[Path]) -> str:
     """Words about the first path in a command line that a door does not show; "" when there is none."""
     visible = [*shown, *(Path(top) for top in _SYSTEM)]
     for arg in args:
-        if arg.startswith("/") and len(arg) > 1 and not _under(Path(arg), visible):
+        if arg.startswith("/") and len(arg) > 1 and not under(Path(arg), visible):
             return f"it can't see {arg[:200]!r}: name its folder in `paths` (mcp add --read DIR), under what --allow-path opens"
     return ""
 
 
 def _is_file_under(path: Path, roots: list[Path]) -> bool:
     try:
-        return _under(path.resolve(), roots) and path.is_file()
+        return under(path.resolve(), roots) and path.is_file()
     except (OSError, RuntimeError):  # a loop of symlinks, a name that is too long
         return False
 
 
-def _under(path: Path, roots: Iterable[Path]) -> bool:
+def under(path: Path, roots: Iterable[Path]) -> bool:
     return any(path == root or root in path.parents for root in roots)
 
 

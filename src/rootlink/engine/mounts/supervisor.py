@@ -103,8 +103,9 @@ class Mounts:
 
     def forget_client(self, key: str) -> None:
         """A client went away for good: what servers hold for it alone is ended."""
-        for levels in self._levels.values():
-            levels.pop(key, None)
+        for ws, levels in tuple(self._levels.items()):
+            if levels.pop(key, None) is not None and not levels and ws not in {of for of, _ in (*self._mounts, *self._adding)}:
+                del self._levels[ws]  # any name is a workspace; a mount's own is held by it
         for mount in self.all():
             mount.forget_client(key)
 

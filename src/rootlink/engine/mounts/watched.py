@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import structlog
@@ -31,6 +31,7 @@ from rootlink.errors import RootlinkError
 log = structlog.get_logger(__name__)
 ACKNOWLEDGED = "notifications/subscriptions/acknowledged"
 SUBSCRIPTION = "io.modelcontextprotocol/subscriptionId"
+MOST_WATCHED = 1 << 20  # characters of all URIs
 GATHER_SECONDS = 0.02  # subscriptions come in bursts
 ACKNOWLEDGE_SECONDS = 5.0
 SLOWEST, STEADY = 30.0, 30.0  # seconds: the longest pause; a stream that lasted so long was no failure
@@ -38,17 +39,30 @@ _OURS = Client("", True, STATELESS_VERSIONS[0], CLIENT, CAPABILITIES)
 
 
 class Watched:
+    """`full`: whether it is too much to watch one more URI; a server is told of all of them at once."""
+
     def __init__(self) -> None:
         self._keys: dict[str, set[str]] = {}
+        self._size = 0
+
+    def full(self, uri: str) -> bool:
+        return uri not in self._keys and self._size + len(uri) > MOST_WATCHED
 
     def __contains__(self, uri: str) -> bool:
         return uri in self._keys
+
+    def covers(self, uri: str) -> bool:
+        """Whether somebody watches it, or what it is below."""
+        return uri in self._keys or below(uri, self._keys)
 
     def uris(self) -> list[str]:
         return sorted(self._keys)
 
     def add(self, uri: str, key: str) -> None:
-        self._keys.setdefault(uri, set()).add(key)
+        if uri not in self._keys:
+            self._keys[uri] = set()
+            self._size += len(uri)
+        self._keys[uri].add(key)
 
     def remove(self, uri: str, key: str) -> bool:
         """Whether that was the last one."""
@@ -58,11 +72,17 @@ class Watched:
         keys.discard(key)
         if not keys:
             del self._keys[uri]
+            self._size -= len(uri)
         return not keys
 
     def forget(self, key: str) -> list[str]:
         """The URIs that nobody watches any more."""
         return [uri for uri in self.uris() if self.remove(uri, key)]
+
+
+def below(uri: str, heard: Iterable[str]) -> bool:
+    """An update may name a sub-resource of what was subscribed to."""
+    return any(uri.startswith(f"{one.rstrip('/')}/") for one in heard)
 
 
 def updated_uri(params: Raw) -> str | None:
