@@ -45,6 +45,7 @@ from rootlink.engine.rest import Json, Rest
 from rootlink.engine.state import State
 from rootlink.engine.trust import Trust
 from rootlink.errors import Internal, Invalid, NotFound, Unauthorized, Unavailable, UpstreamFailed, envelope
+from rootlink.http_server import ServerProtocol
 from rootlink.redaction import Redactor
 from rootlink.wire.engine import ENGINE_HEADER, KEY_HEADER, EngineConfig, Environment
 from rootlink.wire.gate import Listener
@@ -242,13 +243,14 @@ async def serve(config: EngineConfig, *, environ: Mapping[str, str], redactor: R
         server = uvicorn.Server(
             uvicorn.Config(
                 engine,
-                http="httptools",
+                http=ServerProtocol,
                 ws="none",
                 lifespan="off",
                 log_config=None,
                 access_log=False,
                 server_header=False,
                 date_header=False,
+                proxy_headers=False,
                 timeout_keep_alive=3600,
                 timeout_graceful_shutdown=DRAIN_SECS,
             )

@@ -134,12 +134,14 @@ def _text(value: bytes | None) -> str | None:
     return None if value is None else value.decode("latin-1")
 
 
-async def read_body(receive: Receive, head: Head, most: int, within: float, share: Share | None = None) -> bytes:
-    """The whole body, taken from `share`. Raises `TooLarge` and what `share` does (at once if the length is told), `Invalid`
-    if it takes longer than `within`, `Gone`."""
+async def read_body(
+    receive: Receive, head: Head, most: int, within: float, share: Share | None = None, *, whole: bool = False
+) -> bytes:
+    """The whole body, taken from `share`. `whole`: it is here already, so no deadline is set. Raises `TooLarge` and what `share`
+    does (at once if the length is told), `Invalid` if it takes longer than `within`, `Gone`."""
     told = head.length or 0
     _check_size(told, most, share)
-    message = await _receive(receive, within)
+    message = _present(await receive()) if whole else await _receive(receive, within)
     body: bytes = message.get("body", b"")
     if len(body) > told:
         _check_size(len(body), most, share)
@@ -174,6 +176,10 @@ async def _receive(receive: Receive, within: float) -> Any:
             message = await receive()
     except TimeoutError:
         raise Invalid("The body did not arrive in time") from None
+    return _present(message)
+
+
+def _present(message: Any) -> Any:
     if message["type"] == "http.disconnect":
         raise Gone
     return message

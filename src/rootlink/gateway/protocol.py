@@ -17,12 +17,13 @@ from typing import Any
 
 import msgspec
 from starlette.types import Scope
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from rootlink.errors import Invalid, RootlinkError, TooLarge, Unavailable, envelope
 from rootlink.gateway.auth import address_of
 from rootlink.gateway.crowd import Crowd
 from rootlink.gateway.guard import MOST_HEADER_BYTES
+from rootlink.http_server import ServerProtocol
 
 MOST_HEAD = MOST_HEADER_BYTES + 16 * 1024  # and the request line, and the punctuation
 HEAD_SECS = 10.0
@@ -43,6 +44,12 @@ def unread(scope: Scope) -> bool:
     return ask is not None and ask(scope)
 
 
+def is_whole(scope: Scope) -> bool:
+    """Whether all of this request's body is here, so that `receive()` does not wait for it."""
+    ask = (scope.get("extensions") or {}).get(UNREAD)
+    return ask is not None and not ask(scope)
+
+
 def linger(scope: Scope) -> None:
     """Before the last of an answer to an `unread` request: take in what still comes, instead of a close that resets."""
     scope["extensions"][LINGER]()
@@ -52,7 +59,7 @@ class Refused(Exception):
     """Raised inside the parser's callbacks, which makes it stop."""
 
 
-class GatewayProtocol(HttpToolsProtocol):
+class GatewayProtocol(ServerProtocol):
     _refusal: RootlinkError | None = None
     _in_head = True
     _head_bytes = 0
@@ -101,7 +108,8 @@ class GatewayProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._in_head, self._head_bytes = True, 0
-        self.scope["extensions"] = {ABORT: self._abort, UNREAD: self._is_unread, LINGER: self._linger}  # type: ignore[dict-item]
+        more: dict[str, Any] = {ABORT: self._abort, UNREAD: self._is_unread, LINGER: self._linger}
+        self.scope["extensions"].update(more)
 
     def on_headers_complete(self) -> None:
         if not self.url.startswith(b"/") or b"#" in self.url:

@@ -3,8 +3,9 @@
 Rule 1. The body is held whole until the engine begins to answer. It is capped, and so are all that are held (`budget.py`).
 Rule 2. What the engine surely did not take (`link.Untaken`, `x-rootlink-engine: stopping`, a key it does not know) is sent again
         to a fresh engine, `TRIES` times in all. What it may have taken is never sent again: calls have effects.
-Rule 3. A client that goes away takes its request with it at once: `receive()` is watched all the time, because uvicorn's
-        `send()` returns silently after a disconnect, and a relay that only sends would spin while the engine has things to say.
+Rule 3. A client that goes away takes its request with it at once: the protocol tells (else `receive()` is watched), because
+        uvicorn's `send()` returns silently after a disconnect, and a relay that only sends would spin while the engine has
+        things to say.
 Rule 4. A client that does not read holds at most the link's and the server's buffers (64 KiB and a read each), and is dropped
         after `write_secs`.
 Rule 5. Nothing of the client's credentials, cookies or forwarding headers reaches the engine; nothing of ours reaches the client.
@@ -36,10 +37,12 @@ from rootlink.gateway.guard import Head, read_body
 from rootlink.gateway.link import Aborted, Broken, Header, Untaken
 from rootlink.gateway.metrics import Metrics
 from rootlink.gateway.protected import challenged
+from rootlink.gateway.protocol import is_whole
 from rootlink.gateway.ratelimit import Buckets
 from rootlink.gateway.refusals import died, refusals
 from rootlink.gateway.relayed import Relayed, is_events, returned
 from rootlink.gateway.settings import GatewaySettings
+from rootlink.http_server import on_leave
 from rootlink.records import Key
 
 log = structlog.get_logger(__name__)
@@ -81,8 +84,9 @@ class Relay:
         with self._budget.share(key.id) as share:
             call = Relayed(scope, head, key, share, self._settings.write_secs)
             call.check_method()
-            call.body = await read_body(receive, head, self._settings.relay_body, self._settings.body_secs, share)
-            await self._relayed(call, receive, send, began)
+            most, within = self._settings.relay_body, self._settings.body_secs
+            call.body = await read_body(receive, head, most, within, share, whole=is_whole(scope))
+            await self._relayed(call, scope, receive, send, began)
 
     async def _holder(self, scope: Scope, head: Head) -> Key:
         try:
@@ -91,16 +95,21 @@ class Relay:
             path: str = scope["path"]
             raise challenged(error, self._settings, head, path) if path.startswith("/mcp") else error from None
 
-    async def _relayed(self, call: Relayed, receive: Receive, send: Send, began: float) -> None:
-        watcher = asyncio.create_task(_disconnected(receive))
-        watcher.add_done_callback(call.left)
+    async def _relayed(self, call: Relayed, scope: Scope, receive: Receive, send: Send, began: float) -> None:
+        watcher: asyncio.Task[None] | None = None
+        if not on_leave(scope, call.left):
+            watcher = asyncio.create_task(_disconnected(receive))
+            watcher.add_done_callback(lambda _: call.left())
         try:
             await self._carry(call, send, began)
         except (Aborted, Gone):
             if not call.gone:
                 raise
         finally:
-            watcher.cancel()
+            if watcher is None:
+                on_leave(scope, None)
+            else:
+                watcher.cancel()
 
     def end_streams(self) -> None:
         """A shutdown: open streams end where they are, so their clients come again; calls may still finish."""
@@ -164,6 +173,7 @@ class Relay:
 
     async def _stream(self, call: Relayed, send: Send, headers: list[Header]) -> None:
         await send({"type": "http.response.start", "status": call.answer.status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"", "more_body": True})  # the head goes out, whenever the body comes
         held = call.is_held
         end = await call.pump(send)
         while held and end.may_go_on and await self._resumed(call, send):

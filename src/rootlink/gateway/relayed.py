@@ -161,7 +161,7 @@ class Relayed:
 
     # what happens to it
 
-    def left(self, _: object) -> None:
+    def left(self) -> None:
         self.gone = True
         self._give_up()
 

@@ -63,6 +63,8 @@ class EventStream:
         watcher = asyncio.ensure_future(self._watch(receive))
         try:
             await send({"type": "http.response.start", "status": 200, "headers": HEADERS + (headers or [])})
+            if not self._frames:
+                await send(_body(b"", more=True))  # the head waits for the first of the body (http_server.py)
             await self._write(send)
         finally:
             self.open = False
