@@ -234,7 +234,7 @@ async def test_other_errors_keep_their_codes() -> None:
 
 
 async def test_a_stateless_clients_own_answers_pass_and_the_state_is_wrapped_for_its_server() -> None:
-    server, call = Server(STATELESS, needs("s1", a=FORM), DONE), stateless_client()
+    server, call = Server(STATELESS, needs("s1", a=FORM), DONE), stateless_client(**ALL)
     first = await ask(server, call)
     assert (first["inputRequests"], first["resultType"]) == ({"a": FORM}, "input_required")
     assert first["requestState"] != "s1"
@@ -244,10 +244,22 @@ async def test_a_stateless_clients_own_answers_pass_and_the_state_is_wrapped_for
 
 
 async def test_a_server_without_a_state_gets_none_though_the_client_carries_ours() -> None:
-    server, call = Server(STATELESS, needs(a=FORM), DONE), stateless_client()
+    server, call = Server(STATELESS, needs(a=FORM), DONE), stateless_client(**ALL)
     first = await ask(server, call)
     await ask(server, call, inputResponses={"a": {}}, requestState=first["requestState"])
     assert server.asked[1] == {"name": "t", "inputResponses": {"a": {}}}
+
+
+async def test_a_stateless_client_is_not_asked_what_it_did_not_declare() -> None:
+    for question in (SAMPLE, {**FORM, "params": {"mode": "url"}}):
+        with pytest.raises(UpstreamFailed, match="asks for what this client does not offer"):
+            await ask(Server(STATELESS, needs("s1", a=question)), stateless_client(elicitation={"form": {}}))
+
+
+async def test_a_session_servers_result_is_no_question_whatever_type_it_says_it_has() -> None:
+    found = await ask(Server(SESSION, {**needs("s1", a=FORM), "content": []}), stateless_client(**ALL))
+    assert "resultType" not in found
+    assert found["content"] == []
 
 
 @pytest.mark.parametrize("state", ["", "x", "[]", "5", '["other","s1"]'])

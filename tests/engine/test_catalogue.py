@@ -11,7 +11,7 @@ from msgspec import Raw
 
 from rootlink.engine import aliases
 from rootlink.engine.calls import Client
-from rootlink.engine.catalogue import FunctionTarget, MountTarget, Source, View, merge, public_names, template_pattern
+from rootlink.engine.catalogue import FunctionTarget, MountTarget, Source, Template, View, merge, public_names
 from rootlink.engine.pages import MAX_BYTES, Pages
 from rootlink.engine.rpc import RpcError
 from tests.engine.held import Mounted, session, stateless
@@ -156,7 +156,7 @@ def test_a_uri_nobody_lists_goes_to_the_one_server_it_can_be_of() -> None:
 
 
 def test_a_template_matches_literally_outside_its_expressions() -> None:
-    pattern = template_pattern("file:///{+path}.txt")
+    pattern = Template("file:///{+path}.txt")
     assert pattern.match("file:///a/b.txt")
     assert not pattern.match("file:///a/bXtxt")
 

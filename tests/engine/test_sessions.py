@@ -548,6 +548,7 @@ async def test_a_call_under_way_when_the_engine_stops_ends_with_words(
     at: Served, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sessions, "LONG_SECS", 60)
+
     async def begin(call: Call, arguments: Any) -> Any:
         call.tell("notifications/progress", Raw(b'{"progress":1}'))
         await asyncio.Event().wait()

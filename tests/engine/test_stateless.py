@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from typing import Any
 
 import msgspec
@@ -62,6 +63,14 @@ def test_a_request_that_agrees_with_itself_passes() -> None:
     assert stateless.check({**HEADERS, "mcp-name": "=?base64?w6Q=?="}, call(name="ä")) == META
     assert stateless.check({**HEADERS, "mcp-name": "  a__b\t "}, call()) == META
     assert stateless.check({**HEADERS, "mcp-name": "=?base64?w6Q="}, call(name="=?base64?w6Q=")) == META
+
+
+def test_a_header_that_reads_as_something_else_than_the_body_says_is_refused() -> None:
+    encoded = "=?base64?c2FmZQ==?="  # `safe`, to whoever decodes it on the way
+    with pytest.raises(RpcError, match="does not say what the body says"):
+        stateless.check({**HEADERS, "mcp-name": encoded}, call(name=encoded))
+    twice = f"=?base64?{base64.b64encode(encoded.encode()).decode()}?="
+    assert stateless.check({**HEADERS, "mcp-name": twice}, call(name=encoded)) == META
 
 
 def test_a_result_gains_what_the_revision_requires_and_keeps_what_it_has() -> None:

@@ -51,7 +51,7 @@ MAX_REDIRECTS = 10
 CONNECT_SECS = 30.0
 TIMER_SLACK_SECS = 0.1  # a timer may fire this much before the clock says so (uvloop's time is cached)
 _DOOR_NAMES = addresses.networks(["198.18.0.0/15"])  # the gate's addresses for names (gate/names.py)
-MAX_SOCKETS = 1024  # of one engine; streams of remote mounts hold theirs open
+MAX_SOCKETS, MAX_OF_ONE_HOST = 1024, 512  # of one engine; streams of remote mounts hold theirs, and a hung host holds its own
 
 _BREAKS = re.compile(r"[\r\n\0]")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")  # RFC 9110 §5.6.2
@@ -468,6 +468,7 @@ class _Line:
                     use_dns_cache=False,  # every dial is resolved and classified
                     ssl=_trust(self._extra_ca),
                     limit=MAX_SOCKETS,
+                    limit_per_host=MAX_OF_ONE_HOST,
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers={"User-Agent": "rootlink"},

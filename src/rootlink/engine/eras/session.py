@@ -49,7 +49,7 @@ MAX_INTRODUCTION = 64 << 10  # bytes of JSON of clientInfo and capabilities: the
 LONG_SECS = 0.5  # a call that takes longer is answered over SSE: pings keep the connection, who lost it can come back
 LAST_SECS = 1.0  # for the last words of a stream that is broken off
 SEEN_SECS = 3600.0  # how exactly it is written down when a session was last used
-AGAIN_SECS = (1.0, 5.0, 25.0)  # after a restart, until subscriptions that failed are made again
+AGAIN_SECS = (1.0, 5.0, 25.0, 60.0, 120.0, 300.0, 600.0)  # after a restart, until subscriptions that failed are made again
 STOPPED = "The engine was stopped while it worked on this"
 CANCELLED = -32800  # as the Language Server Protocol numbers it; MCP leaves it open, and the client ignores the answer
 UPDATED = "notifications/resources/updated"
@@ -350,18 +350,24 @@ class Sessions:
 
     async def _subscribe_again(self, caller: Caller, session: Session, uris: set[str]) -> None:
         for delay in (*AGAIN_SECS, 0.0):
-            for uri in tuple(uris & set(session.row.subscriptions)):
-                try:
-                    await self._dispatch.subscribe(caller, uri, session.client)
-                    uris.discard(uri)
-                except RpcError as error:
-                    log.info("subscribe_again", ws=session.ws, why=error.message[:200])
+            uris &= set(session.row.subscriptions)
+            made = await asyncio.gather(*(self._subscribed(caller, session, uri) for uri in uris))  # a hung server delays its own
+            uris -= {uri for uri in made if uri is not None}
             if session.id not in self._live:
                 self._dispatch.forget_client(session.id)
                 return
             if not uris:
                 return
             await asyncio.sleep(delay)
+
+    async def _subscribed(self, caller: Caller, session: Session, uri: str) -> str | None:
+        """`uri`, if it worked."""
+        try:
+            await self._dispatch.subscribe(caller, uri, session.client)
+        except RpcError as error:
+            log.info("subscribe_again", ws=session.ws, why=error.message[:200])
+            return None
+        return uri
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)

@@ -7,6 +7,7 @@ Rules
 - Lists may depend on what a client can do. They are read where a link of such a client is first opened; if they are not the
   mount's own, such clients see them from then on (`lists`), and everybody is told. Nobody waits for that.
 - A session that says that its lists changed is read again by itself: what differs is this session's alone, and goes with it.
+  Another client, be it of the same abilities, must not see what this one made appear.
 - Subscriptions and the log level are a session's. A link opened in place of one that ended gets them again, and what it
   subscribes to is told as updated, for nobody heard what happened meanwhile.
 """
@@ -79,7 +80,7 @@ class Clients:
         self._reopened: dict[str, float] = {}  # client key → when its link was opened again without a call
         self._variants: dict[str, Catalogue | None] = {}  # capabilities → lists; None: as the mount's own
         self._learned: dict[str, float] = {}  # capabilities → when reading them began, since the mount was last ready
-        self._ended: list[Client] = []  # whose links ended with a restart, and who subscribed to something
+        self._ended: dict[str, Client] = {}  # client key → who subscribed to something and has no link any more
         self._curious: dict[str, Client] = {}  # capabilities → who wanted to know lists while the mount was not ready
 
     def alive(self, client: Client) -> bool:
@@ -105,7 +106,7 @@ class Clients:
         for task in errands:
             task.cancel()
         await asyncio.gather(*errands, return_exceptions=True)
-        self._ended += [own.client for own in self._pool.open_links() if self._uris.get(own.client.key)]
+        self._ended.update((own.client.key, own.client) for own in self._pool.open_links() if self._uris.get(own.client.key))
         await self._pool.close()
         self._learned.clear()
 
@@ -127,6 +128,7 @@ class Clients:
 
     def forget(self, key: str) -> None:
         self._uris.pop(key, None)
+        self._ended.pop(key, None)
         self._reopened.pop(key, None)
         self._pool.forget(key)
 
@@ -163,9 +165,9 @@ class Clients:
     def lists(self, client: Client, *, ready: bool) -> Catalogue | None:
         """What this client sees, where it is not the mount's own. Begins to learn it where it is not known, now that the mount is
         `ready`, or once it is."""
-        own = self._pool.of(client.key)
-        if own is not None and own.lists is not None:
-            return own.lists
+        grown = self._pool.lists(client.key)
+        if grown is not None:
+            return grown
         key = _key(client)
         if not ready and key != _NOTHING and len(self._curious) < MOST_VARIANTS:
             self._curious[key] = client
@@ -178,10 +180,8 @@ class Clients:
         """The mount is."""
         self.apart = apart
         curious, self._curious = self._curious, {}
-        ended, self._ended = self._ended, []
-        for client in ended if apart else ():
-            if self._uris.get(client.key):
-                self._errand(partial(self._open_again, client))
+        for client in self._ended.values() if apart else ():
+            self._errand(partial(self._open_again, client))
         for client in curious.values():
             self.lists(client, ready=True)
 
@@ -216,12 +216,17 @@ class Clients:
         if own is not None:
             await self._learn(own)
             return
+        if self._pool.full:  # nobody's link is ended for this
+            return
         async with self._pool.carrying(client) as own:
             await self._learn(own)
 
     async def _learn(self, own: Own) -> None:
         key = _key(own.client)
         self._learning(key)
+        if own.lists is not None:  # they say nothing of its kind
+            self._variants.pop(key, None)
+            return
         before = self._shown(own)
         read = await listing.read(self._name, own.link.request, OF_KIND, own.capabilities)
         found = with_lists(msgspec.structs.replace(self._base(), capabilities=own.capabilities), read)
@@ -252,11 +257,7 @@ class Clients:
                 read = await listing.read(self._name, own.link.request, kinds, own.capabilities)
                 before = own.lists or self._shown(own)
                 found = with_lists(before, read)
-                key = _key(own.client)
-                if not own.client.stateless:
-                    own.lists = found if differing(found, self._shown(own)) else None
-                elif key != _NOTHING:
-                    self._keep(key, found)
+                own.lists = found if differing(found, self._shown(own)) else None
                 self._tell(differing(before, own.lists or self._shown(own)))
                 await self._clock.sleep(REREAD_SECONDS)
         finally:
@@ -272,6 +273,7 @@ class Clients:
         link.on_gap = lambda anew: self._gap(own, anew)
         limit = self._spec().timeout_secs or START_SECONDS
         await opened(link, self._name, limit, limit, lambda: self._greet(own))
+        self._ended.pop(own.client.key, None)
         if _key(own.client) not in self._learned and _key(own.client) != _NOTHING:
             self._errand(lambda: self._learn(own))
         if self._uris.get(own.client.key):
@@ -294,14 +296,17 @@ class Clients:
     def _died(self, own: Own) -> None:
         """Who subscribed waits for no call to be told of updates; but what ends again and again waits for one."""
         key, now = own.client.key, self._clock.now()
+        if self._uris.get(key):
+            self._ended[key] = own.client
         if self._uris.get(key) and now - self._reopened.get(key, float("-inf")) >= STABLE:
             self._reopened[key] = now
             self._errand(lambda: self._open_again(own.client))
 
     async def _open_again(self, client: Client) -> None:
         await self._clock.sleep(REOPEN_SECONDS)
-        async with self._pool.carrying(client):
-            pass
+        if client.key in self._ended and self._uris.get(client.key):
+            async with self._pool.carrying(client):
+                pass
 
     # what it says
 

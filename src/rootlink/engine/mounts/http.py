@@ -156,7 +156,10 @@ class HttpLink(RemoteLink):
             await self._stream(response, asked, held)
         elif response.content_type == JSON:
             for message in await self._body(response):
-                self._receive(message, asked)
+                if pause := self._receive(message, asked):
+                    await asyncio.sleep(pause)
+                if self._ended is not None:
+                    return
         elif response.status != 202:
             raise self._strange(response)
 

@@ -6,7 +6,8 @@
 
 Rules
 - Opened when first needed; whoever else wants it waits for the same opening.
-- 64 links a mount: the one idle longest makes room; when none is idle the call is refused with words.
+- 64 links a mount: the one idle longest makes room, a stateless client's first, who can't count on it; when none is idle the
+  call is refused with words.
 - 10 idle minutes end a link, but not that of a session client whose standing stream is open.
 - A link that ended is forgotten at once; the next call opens another. What was sent on it is not sent again.
 """
@@ -80,6 +81,14 @@ class Pool:
         """The one link of a session client, if it is open."""
         held = self._held.get(key)
         return held.own if held is not None else None
+
+    @property
+    def full(self) -> bool:
+        return len(self._owns) + len(self._openings) >= MOST_LINKS
+
+    def lists(self, key: str) -> Catalogue | None:
+        """What a session of this client's shows, the newest that differs from others of its kind."""
+        return next((own.lists for own in reversed(self._owns) if own.client.key == key and own.lists is not None), None)
 
     def open_links(self) -> list[Own]:
         return [*self._owns]
@@ -170,7 +179,7 @@ class Pool:
         return Unavailable(f"{self._name}'s session for this client was ended while it was being opened; try again")
 
     def _make_room(self) -> None:
-        if len(self._owns) + len(self._openings) < MOST_LINKS:
+        if not self.full:
             return
         idle = [own for own in self._owns if own.busy == 0]
         if not idle:
@@ -178,7 +187,7 @@ class Pool:
                 f"{self._name} works for {MOST_LINKS} clients at once already, the most that get a session each; try again later,"
                 ' or mount it with session "shared" if it keeps nothing for each client'
             )
-        self._end(min(idle, key=lambda own: own.used))
+        self._end(min(idle, key=lambda own: (not own.client.stateless, own.used)))
 
     # ending
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urljoin
 
+import structlog
 from msgspec import Raw
 
 from rootlink.egress import urls
@@ -25,6 +26,7 @@ from rootlink.engine.mounts.link import MESSAGE_CAP
 from rootlink.engine.mounts.remote import EVENTS, JSON, Far, RemoteLink, merged
 from rootlink.errors import RootlinkError, UpstreamFailed
 
+log = structlog.get_logger(__name__)
 CANCEL_SECONDS = 2.0
 
 
@@ -43,10 +45,11 @@ class SseLink(RemoteLink):
     async def request(self, method: str, params: Mapping[str, Any] | None = None, *, call: Call | None = None) -> Raw:
         self._raise_if_ended(method)
         asked = self._exchange.ask(method, self.era.dress(params, call), call)
+        carrier = self._spawn(self._carry(asked))
         try:
-            await self._tell(asked.line)
-            return await asked.answer
+            return await asked.answer  # which may come, or the stream's end, while the POST still hangs
         except asyncio.CancelledError:
+            carrier.cancel()
             self._cancelled(asked)
             raise
         finally:
@@ -65,6 +68,15 @@ class SseLink(RemoteLink):
             self._place.cancel()
         elif not self._place.cancelled():
             self._place.exception()
+
+    async def _carry(self, asked: Asked) -> None:
+        try:
+            await self._tell(asked.line)
+        except RootlinkError as error:
+            self._settle(asked, error)
+        except Exception as error:
+            log.exception("sse_request", mount=self._far.name, method=asked.method)
+            self._settle(asked, UpstreamFailed(f"{self._far.name} could not be asked: {type(error).__name__}"))
 
     async def _tell(self, message: bytes) -> None:
         place = await asyncio.shield(self._place)

@@ -114,12 +114,19 @@ class StdioLink:
         """Nothing to do: one pipe carries all."""
 
     async def close(self) -> None:
+        """Also of who is cancelled meanwhile: whoever goes on then counts on nothing being left."""
         self._closing = True
         self.lost("was stopped")
         if self._child is not None and self._ending is None:
             self._ending = asyncio.create_task(self._end(self._child, GRACE))
-        if self._ending is not None:
-            await asyncio.shield(self._ending)
+        cancelled: asyncio.CancelledError | None = None
+        while self._ending is not None and not self._ending.done():
+            try:
+                await asyncio.shield(self._ending)
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if cancelled is not None:
+            raise cancelled
         await self._exchange.questions.ended()
 
     def last_words(self) -> str:

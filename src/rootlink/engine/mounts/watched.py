@@ -160,7 +160,7 @@ class Listening:
         if self._current is not None and uri in self._current.wanted.get("resourceSubscriptions", ()):
             return
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((uri, waiter))
+        self._waiting = [held for held in self._waiting if not held[1].done()] + [(uri, waiter)]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(ACKNOWLEDGE_SECONDS):
                 await waiter
