@@ -1,5 +1,6 @@
 """A call's deadline: it stands still while its client is asked something, and begins anew with each progress notification.
 
+It ends in an hour all the same: a server that reports progress for ever must not hold what a call holds for ever.
 Without this a person who thinks for two minutes about a form would find that the call behind it is gone.
 """
 
@@ -14,6 +15,7 @@ from msgspec import Raw
 from rootlink.engine.calls import Call, Client
 
 PROGRESS = "notifications/progress"
+LONGEST = 3600.0  # seconds a call may live on progress alone
 
 
 class Patient:
@@ -23,6 +25,7 @@ class Patient:
         self._call, self._deadline, self._seconds = call, deadline, seconds
         self._loop = asyncio.get_running_loop()
         self._left = seconds
+        self._latest = self._loop.time() + max(LONGEST, seconds)
         self._held = 0
         self._over = False
 
@@ -70,7 +73,7 @@ class Patient:
 
     def _run(self) -> None:
         if not self._finished():
-            self._deadline.reschedule(self._loop.time() + self._left)
+            self._deadline.reschedule(min(self._loop.time() + self._left, self._latest))
 
     def _finished(self) -> bool:
         return self._over or self._deadline.expired()
