@@ -18,7 +18,7 @@ FIXTURE = SERVERS / "conformance" / "server.py"
 MOUNT = "conf"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def fixtures() -> Iterator[dict[str, str]]:
     """URLs: of both eras, and of the session era alone."""
     node.ready()
@@ -40,7 +40,7 @@ class _Serving:
         self._process.communicate()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def rootlink(tmp_path_factory: pytest.TempPathFactory, fixtures: dict[str, str]) -> Iterator[Instance]:
     """One with the fixture mounted five times, each in a workspace called as the way through."""
     for instance in closing(Instance(tmp_path_factory.mktemp("conformance") / "home", "--allow-private", "127.0.0.0/8")):

@@ -58,8 +58,9 @@ def test_paths_of_the_machine_are_not_in_any_command_line(kept: Kept) -> None:
 def test_nothing_is_inherited_but_standard_input_output_and_error(kept: Kept) -> None:
     listing = kept.spawn("ls", "/proc/self/fd").text().split()
     assert listing == ["0", "1", "2", "3"]  # 3 is the folder it reads
-    first = kept.spawn("ls", "/proc/1/fd").text().split()
-    assert {"0", "1", "2"} <= set(first) and len(first) <= 4  # bubblewrap's own event descriptor
+    # bubblewrap, which is process 1, is still closing what it set the door up with when the command begins
+    first = kept.spawn("sh", "-c", "sleep 0.2; ls -l /proc/1/fd").text()
+    assert first.count("->") <= 4, first  # its own event descriptor besides
 
 
 def test_python_s_signals_are_not_inherited_as_ignored(kept: Kept) -> None:
