@@ -68,7 +68,7 @@ class Agent:
         connection = http.client.HTTPConnection(at.hostname or "", at.port)
         connection.request("GET", "/mcp", headers=self._headers)
         for line in connection.getresponse():
-            if line.startswith(b"data:"):
+            if line.startswith(b"data:") and line[5:].strip():  # an event without data only says where the stream begins
                 self.notices.append(msgspec.json.decode(line[5:])["method"])
 
 

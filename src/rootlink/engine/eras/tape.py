@@ -8,8 +8,9 @@ Rules
 - A message is on one tape, and a tape has one reader: no two streams carry the same message.
 - Kept are 256 events and 1 MiB a session, and a tape for 5 minutes after nobody writes or reads it any more. Tapes that are over
   go first, the oldest first. The newest event of the tape that is written stays, however large: it is the answer.
-- Events without data (they only tell the id to come back with) are for 2025-11-25 and later: older clients take them for broken
-  JSON, as the official SDKs' servers know. Sessions of 2024-11-05 get no ids, and nothing is kept for them.
+- Events without data (they only tell the id to come back with) are for calls of 2025-11-25 and later: older clients take them for
+  broken JSON, as the official SDKs' servers know, and what a standing stream misses of changes is kept in any case.
+- Sessions of 2024-11-05 get no ids, and nothing is kept for them.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ class Shelf:
 
     def prime(self, tape: Tape, number: int) -> None:
         """Tell the reader, which has heard up to `number`, what to come back with, and when."""
-        if self._primes and tape.reader is not None:
+        if self._primes and tape.of_call and tape.reader is not None:
             tape.reader.push(f"id: {tape.name}-{number}\r\nretry: {RETRY_MS}\r\ndata: \r\n\r\n".encode())
 
     def keep(self, tape: Tape, message: bytes) -> bytes:
