@@ -4,10 +4,23 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import aiohttp
 import pytest
 import uvloop
 
 from tests.engine.ingate import InGate, gate
+from tests.engine.session_client import Client, Served
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as one:
+        yield one
+
+
+@pytest.fixture
+async def client(at: Served, http: aiohttp.ClientSession) -> Client:
+    return await Client(at, http).initialize()
 
 
 @pytest.fixture

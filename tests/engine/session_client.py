@@ -19,7 +19,6 @@ import aiohttp
 import msgspec
 import uvicorn
 from msgspec import Raw
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from rootlink.engine import rpc
@@ -31,6 +30,7 @@ from rootlink.engine.eras.endpoint import McpEndpoint
 from rootlink.engine.lease import Lease
 from rootlink.engine.rpc import RpcError
 from rootlink.engine.state import State
+from rootlink.http_server import ServerProtocol
 
 WAIT = 10.0
 DRAIN_SECS = 0.5
@@ -107,7 +107,7 @@ class Served:
         config.load()
         self._uvicorn = ServerState()
         self._listening = await asyncio.get_running_loop().create_server(
-            lambda: HttpToolsProtocol(config=config, server_state=self._uvicorn, app_state={}), "127.0.0.1", 0
+            lambda: ServerProtocol(config=config, server_state=self._uvicorn, app_state={}), "127.0.0.1", 0
         )
         self.url = f"http://127.0.0.1:{self._listening.sockets[0].getsockname()[1]}/mcp"
 

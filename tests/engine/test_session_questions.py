@@ -29,12 +29,6 @@ async def at(tmp_path: Path) -> AsyncIterator[Served]:
 
 
 @pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as one:
-        yield one
-
-
-@pytest.fixture
 async def client(at: Served, http: aiohttp.ClientSession) -> Client:
     return await Client(at, http).initialize(ASKS)
 

@@ -49,17 +49,6 @@ async def at(tmp_path: Path, slow: Slow) -> AsyncIterator[Served]:
         yield one
 
 
-@pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as one:
-        yield one
-
-
-@pytest.fixture
-async def client(at: Served, http: aiohttp.ClientSession) -> Client:
-    return await Client(at, http).initialize()
-
-
 async def begun(client: Client, slow: Slow, *numbers: int) -> tuple[Events, str]:
     """A call's stream and the id of its last event, after it said these numbers."""
     slow.put(*numbers)

@@ -71,6 +71,31 @@ class Call(Protocol):
         ...
 
 
+class Through:
+    """A call as it is, for who changes one thing of it: subclasses say which. Implements `Call`."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+
+    @property
+    def client(self) -> Client:
+        return self._call.client
+
+    @property
+    def level(self) -> str | None:
+        return self._call.level
+
+    @property
+    def progress(self) -> bool:
+        return self._call.progress
+
+    def tell(self, method: str, params: Raw) -> None:
+        self._call.tell(method, params)
+
+    async def ask(self, method: str, params: Raw) -> Raw:
+        return await self._call.ask(method, params)
+
+
 def knows(level: str | None, of: object) -> bool:
     """Whether a message of level `of` is to be told to who asked for `level`. A level nobody knows is told."""
     return level is None or of not in LEVELS or LEVELS.index(str(of)) >= LEVELS.index(level)

@@ -29,7 +29,7 @@ from msgspec import Raw
 
 from rootlink.engine import rpc
 from rootlink.engine.bridge import MISSING_CAPABILITY
-from rootlink.engine.calls import Call, Client, Standing
+from rootlink.engine.calls import Call, Client, Standing, Through
 from rootlink.engine.catalogue import is_stateless
 from rootlink.engine.mounts.mount import Mount
 from rootlink.engine.rpc import INVALID_PARAMS, METHOD_NOT_FOUND, RpcError
@@ -289,20 +289,16 @@ class _Names:
         return renamed(result, self._theirs)
 
 
-class _Renamed:
+class _Renamed(Through):
     """A call whose server speaks of tasks."""
 
     def __init__(self, names: _Names, call: Call) -> None:
-        self._names, self._call = names, call
-        self.client = names.client(call.client)
+        super().__init__(call)
+        self._names, self._client = names, names.client(call.client)
 
     @property
-    def level(self) -> str | None:
-        return self._call.level
-
-    @property
-    def progress(self) -> bool:
-        return self._call.progress
+    def client(self) -> Client:
+        return self._client
 
     def tell(self, method: str, params: Raw) -> None:
         told = self._names.told(method, params)

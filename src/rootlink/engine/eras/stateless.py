@@ -43,6 +43,7 @@ from rootlink.engine.eras.parked import KIND as PARKED_KIND
 from rootlink.engine.eras.parked import Bound, Parked, Work
 from rootlink.engine.eras.stream import EventStream, event
 from rootlink.engine.lease import Lease
+from rootlink.engine.mounts.mirrors import value_at
 from rootlink.engine.rpc import INTERNAL_ERROR, RpcError
 from rootlink.engine.tokens import Tokens
 from rootlink.wire.engine import STREAM_HEADER
@@ -133,7 +134,7 @@ def check_mirrored(headers: Headers, arguments: object, mirrored: Mapping[tuple[
     """`Mcp-Param-*` headers repeat the arguments they stand for, and nothing else. Raises RpcError -32020."""
     for path, token in mirrored.items():
         name = f"mcp-param-{token.lower()}"
-        given, value = headers.get(name), _at(arguments, path)
+        given, value = headers.get(name), value_at(arguments, path)
         if value is None or isinstance(value, (dict, list)):
             if given is not None:
                 raise RpcError(HEADER_MISMATCH, f"the {name} header says what the body does not")
@@ -152,14 +153,6 @@ def _same(said: str | None, value: Any) -> bool:
         return said == value
     number = _DECIMAL.match(said)
     return (number is not None and int(number[1]) == value) or said == str(value)
-
-
-def _at(value: Any, path: tuple[str, ...]) -> Any:
-    for key in path:
-        if not isinstance(value, dict):
-            return None
-        value = value.get(key)
-    return value
 
 
 def _agree(headers: Headers, name: str, said: object) -> None:

@@ -24,7 +24,7 @@ import msgspec
 from rootlink import __version__
 from rootlink.engine import rpc
 from rootlink.engine.calls import Call, Client
-from rootlink.engine.mounts.mirrors import mirrors
+from rootlink.engine.mounts.mirrors import mirrors, value_at
 from rootlink.engine.rpc import RpcError
 from rootlink.errors import UpstreamFailed
 
@@ -116,7 +116,7 @@ class Stateless:
         self.mirrored = {tool["name"]: found for tool in tools if (found := mirrors(tool.get("inputSchema")))}
 
     def _of_arguments(self, tool: str, arguments: Any) -> dict[str, str]:
-        found = ((header, _at(arguments, path)) for path, header in self.mirrored.get(tool, {}).items())
+        found = ((header, value_at(arguments, path)) for path, header in self.mirrored.get(tool, {}).items())
         return {f"Mcp-Param-{header}": header_value(text) for header, value in found if (text := _scalar(value)) is not None}
 
 
@@ -125,14 +125,6 @@ def header_value(text: str) -> str:
     if _PLAIN.match(text) and text == text.strip() and not _SENTINEL.match(text):
         return text
     return f"=?base64?{base64.b64encode(text.encode('utf-8', 'replace')).decode()}?="
-
-
-def _at(value: Any, path: tuple[str, ...]) -> Any:
-    for key in path:
-        if not isinstance(value, dict):
-            return None
-        value = value.get(key)
-    return value
 
 
 def _scalar(value: Any) -> str | None:

@@ -44,6 +44,15 @@ def mirrors(schema: Any) -> dict[Path, str]:
     return found
 
 
+def value_at(arguments: Any, path: Path) -> Any:
+    """What `arguments` hold at `path`; None where it leads nowhere."""
+    for key in path:
+        if not isinstance(arguments, dict):
+            return None
+        arguments = arguments.get(key)
+    return arguments
+
+
 def without_bad_mirrors(mount: str, tools: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [tool for tool in tools if _sound(mount, tool)]
 

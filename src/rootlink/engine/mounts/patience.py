@@ -12,34 +12,23 @@ from contextlib import contextmanager
 
 from msgspec import Raw
 
-from rootlink.engine.calls import Call, Client
+from rootlink.engine.calls import Call, Through
 
 PROGRESS = "notifications/progress"
 LONGEST = 3600.0  # seconds a call may live on progress alone
 
 
-class Patient:
-    """`call`, with the timeout it runs under (entered already) and that timeout's seconds. Implements `calls.Call`."""
+class Patient(Through):
+    """`call`, with the timeout it runs under (entered already) and that timeout's seconds."""
 
     def __init__(self, call: Call, deadline: asyncio.Timeout, seconds: float) -> None:
-        self._call, self._deadline, self._seconds = call, deadline, seconds
+        super().__init__(call)
+        self._deadline, self._seconds = deadline, seconds
         self._loop = asyncio.get_running_loop()
         self._left = seconds
         self._latest = self._loop.time() + max(LONGEST, seconds)
         self._held = 0
         self._over = False
-
-    @property
-    def client(self) -> Client:
-        return self._call.client
-
-    @property
-    def level(self) -> str | None:
-        return self._call.level
-
-    @property
-    def progress(self) -> bool:
-        return self._call.progress
 
     def tell(self, method: str, params: Raw) -> None:
         if method == PROGRESS:
