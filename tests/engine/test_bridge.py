@@ -10,7 +10,7 @@ import pytest
 from msgspec import Raw
 
 from rootlink.engine import bridge, rpc
-from rootlink.engine.calls import Call
+from rootlink.engine.calls import Call, Heard
 from rootlink.engine.rpc import RpcError
 from rootlink.errors import UpstreamFailed
 from tests.harness.calls import Told
@@ -88,7 +88,7 @@ async def test_questions_of_one_round_are_asked_at_once() -> None:
     both = asyncio.Barrier(2)
 
     class Slow(Told):
-        async def ask(self, method: str, params: Raw) -> Raw:
+        async def ask(self, method: str, params: Raw, heard: Heard | None = None) -> Raw:
             async with asyncio.timeout(5):
                 await both.wait()
             return Raw(b"{}")
@@ -107,7 +107,7 @@ async def test_a_client_that_refuses_one_question_ends_the_request_and_the_other
     withdrawn = asyncio.Event()
 
     class Refuses(Told):
-        async def ask(self, method: str, params: Raw) -> Raw:
+        async def ask(self, method: str, params: Raw, heard: Heard | None = None) -> Raw:
             if method == "sampling/createMessage":
                 raise RpcError(-1, "User rejected sampling request", {"x": 1})
             try:

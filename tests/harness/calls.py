@@ -8,7 +8,7 @@ from typing import Any
 from msgspec import Raw
 
 from rootlink.engine import rpc
-from rootlink.engine.calls import Client
+from rootlink.engine.calls import Client, Heard
 
 Answer = Callable[[str, Any], Any]
 
@@ -32,7 +32,7 @@ class Told:
     def tell(self, method: str, params: Raw) -> None:
         self.told.append((method, rpc.value(params)))
 
-    async def ask(self, method: str, params: Raw) -> Raw:
+    async def ask(self, method: str, params: Raw, heard: Heard | None = None) -> Raw:
         asked = rpc.value(params)
         self.asked.append((method, asked))
         if self._answer is None:

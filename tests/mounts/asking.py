@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Raw
 
 from rootlink.engine import rpc
-from rootlink.engine.calls import Call
+from rootlink.engine.calls import Call, Heard
 from rootlink.engine.mounts.mount import Mount
 from rootlink.wire.mounts import MountSpec
 from tests.harness.calls import Answer, Told
@@ -33,7 +33,7 @@ class Standing:
     def tell(self, method: str, params: Raw) -> None:
         self.told.append((method, rpc.value(params)))
 
-    async def ask(self, method: str, params: Raw) -> Raw:
+    async def ask(self, method: str, params: Raw, heard: Heard | None = None) -> Raw:
         self.asked.append((method, rpc.value(params)))
         if self._answer is None:
             raise rpc.RpcError(rpc.METHOD_NOT_FOUND, "nobody is there")
@@ -47,7 +47,7 @@ class Slowly(Told):
         super().__init__(**members)
         self.go, self.withdrawn = asyncio.Event(), 0
 
-    async def ask(self, method: str, params: Raw) -> Raw:
+    async def ask(self, method: str, params: Raw, heard: Heard | None = None) -> Raw:
         self.asked.append((method, rpc.value(params)))
         try:
             await self.go.wait()

@@ -7,11 +7,14 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import msgspec
 import pytest
+from msgspec import Raw
 
 from rootlink.engine import rpc
+from rootlink.engine.calls import Heard
 from rootlink.engine.mounts.mount import Mount
-from rootlink.engine.mounts.questions import MOST, allowed
+from rootlink.engine.mounts.questions import MOST, Questions, allowed
 from rootlink.engine.rpc import RpcError
 from rootlink.errors import UpstreamFailed
 from tests.harness.calls import Told
@@ -248,3 +251,24 @@ async def test_a_calls_time_begins_anew_with_progress(mounted: Mounted) -> None:
         with pytest.raises(UpstreamFailed, match="within"):
             await use(mount, None, "steps", timeout=0.5, times=6, pause=0.2)
     assert [step["progress"] for step in call.steps] == [0, 1, 2, 3, 4, 5]
+
+
+async def test_what_the_client_says_of_its_progress_with_a_question_reaches_the_server_under_its_own_token() -> None:
+    sent: list[Any] = []
+
+    async def send(message: bytes) -> None:
+        sent.append(msgspec.json.decode(message))
+
+    class Working(Told):
+        async def ask(self, method: str, params: Raw, heard: Heard | None = None) -> Raw:
+            assert heard is not None
+            heard(Raw(b'{"progress":1,"message":"half"}'))
+            await until(lambda: sent, "the server was told")
+            return Raw(b'{"roots":[]}')
+
+    questions = Questions("far", send)
+    questions.put("q", "roots/list", Raw(b'{"_meta":{"progressToken":7}}'), Working(), about=None, holding=[])
+    await until(lambda: len(sent) == 2, "the answer was sent")
+    told, answered = sent
+    assert (told["method"], told["params"]) == ("notifications/progress", {"progress": 1, "message": "half", "progressToken": 7})
+    assert (answered["id"], answered["result"]) == ("q", {"roots": []})

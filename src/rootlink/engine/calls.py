@@ -11,12 +11,17 @@ Rules
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from msgspec import Raw
 
 LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")  # RFC 5424, as MCP names them
+
+
+Heard = Callable[[Raw], None]
+"""Who asked is told the params of the client's `notifications/progress` about the question, without a token."""
 
 
 class Standing(Protocol):
@@ -28,7 +33,7 @@ class Standing(Protocol):
         ...
 
     def tell(self, method: str, params: Raw) -> None: ...
-    async def ask(self, method: str, params: Raw) -> Raw:
+    async def ask(self, method: str, params: Raw, heard: Heard | None = None) -> Raw:
         """The result object's bytes. Raises RpcError, also when nobody is there to be asked."""
         ...
 
@@ -66,7 +71,7 @@ class Call(Protocol):
         """A notification that belongs to this request. Of progress, `params` come without a token: the client's own is put in."""
         ...
 
-    async def ask(self, method: str, params: Raw) -> Raw:
+    async def ask(self, method: str, params: Raw, heard: Heard | None = None) -> Raw:
         """A server's question to the client: the result object's bytes. Raises RpcError. A cancelled `ask` is withdrawn."""
         ...
 
@@ -92,8 +97,8 @@ class Through:
     def tell(self, method: str, params: Raw) -> None:
         self._call.tell(method, params)
 
-    async def ask(self, method: str, params: Raw) -> Raw:
-        return await self._call.ask(method, params)
+    async def ask(self, method: str, params: Raw, heard: Heard | None = None) -> Raw:
+        return await self._call.ask(method, params, heard)
 
 
 def knows(level: str | None, of: object) -> bool:

@@ -29,7 +29,7 @@ from msgspec import Raw
 
 from rootlink.engine import rpc
 from rootlink.engine.bridge import MISSING_CAPABILITY
-from rootlink.engine.calls import Call, Client, Standing, Through
+from rootlink.engine.calls import Call, Client, Heard, Standing, Through
 from rootlink.engine.catalogue import is_stateless
 from rootlink.engine.mounts.mount import Mount
 from rootlink.engine.rpc import INVALID_PARAMS, METHOD_NOT_FOUND, RpcError
@@ -305,8 +305,8 @@ class _Renamed(Through):
         if told is not None:
             self._call.tell(method, told)
 
-    async def ask(self, method: str, params: Raw) -> Raw:
-        return self._names.back(await self._call.ask(method, self._names.out(params)))
+    async def ask(self, method: str, params: Raw, heard: Heard | None = None) -> Raw:
+        return self._names.back(await self._call.ask(method, self._names.out(params), heard))
 
 
 class _RenamedStanding:
@@ -323,8 +323,8 @@ class _RenamedStanding:
         if told is not None:
             self._standing.tell(method, told)
 
-    async def ask(self, method: str, params: Raw) -> Raw:
-        return self._names.back(await self._standing.ask(method, self._names.out(params)))
+    async def ask(self, method: str, params: Raw, heard: Heard | None = None) -> Raw:
+        return self._names.back(await self._standing.ask(method, self._names.out(params), heard))
 
 
 def renamed(params: Raw, name: Callable[[object], str | None]) -> Raw:

@@ -32,7 +32,7 @@ import structlog
 from msgspec import Raw
 
 from rootlink.engine import rpc
-from rootlink.engine.calls import Client
+from rootlink.engine.calls import Client, Heard
 from rootlink.engine.eras.running import MESSAGE, Told, progress_token
 from rootlink.engine.lease import Lease
 from rootlink.engine.mounts.questions import NOT_OFFERED, allowed
@@ -159,7 +159,7 @@ class Work(Told):
             self._frames.append(frame)
             self._turn("said")
 
-    async def ask(self, method: str, params: Raw) -> Raw:
+    async def ask(self, method: str, params: Raw, heard: Heard | None = None) -> Raw:
         if not self._asks or method not in ASKABLE or not allowed(self._now, method, params):
             raise RpcError(METHOD_NOT_FOUND, NOT_OFFERED)
         self._keys += 1

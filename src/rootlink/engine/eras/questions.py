@@ -14,13 +14,12 @@ Rules
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 from msgspec import UNSET, Raw
 
 from rootlink.engine import rpc
-from rootlink.engine.calls import Client
+from rootlink.engine.calls import Client, Heard
 from rootlink.engine.eras.frames import notification_frame, request_frame
 from rootlink.engine.eras.tape import Tape
 from rootlink.engine.rpc import INTERNAL_ERROR, METHOD_NOT_FOUND, RpcError
@@ -28,9 +27,6 @@ from rootlink.engine.rpc import INTERNAL_ERROR, METHOD_NOT_FOUND, RpcError
 MAX_OPEN = 64
 LOOK_SECS, GONE_LOOKS = 15.0, 4
 NEEDS = {"elicitation/create": "elicitation", "sampling/createMessage": "sampling", "roots/list": "roots"}
-
-Heard = Callable[[Raw], None]
-"""Progress of the client's answer: the notification's params without a token."""
 
 
 def refuse_unless(client: Client, method: str) -> None:

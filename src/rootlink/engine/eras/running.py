@@ -9,7 +9,7 @@ from typing import Any
 from msgspec import Raw
 
 from rootlink.engine import rpc
-from rootlink.engine.calls import Client, knows
+from rootlink.engine.calls import Client, Heard, knows
 
 PROGRESS, MESSAGE = "notifications/progress", "notifications/message"
 
@@ -50,7 +50,7 @@ class Told:
         """One JSON-RPC message for the client. Never waits, never raises."""
         raise NotImplementedError
 
-    async def ask(self, method: str, params: Raw) -> Raw:
+    async def ask(self, method: str, params: Raw, heard: Heard | None = None) -> Raw:
         raise rpc.RpcError(rpc.METHOD_NOT_FOUND, "Method not found: not offered by this client")
 
 

@@ -25,11 +25,11 @@ from msgspec import Raw
 
 from rootlink import __version__
 from rootlink.engine import rpc
-from rootlink.engine.calls import LEVELS, Client
+from rootlink.engine.calls import LEVELS, Client, Heard
 from rootlink.engine.changes import KINDS, METHODS, Changes
 from rootlink.engine.dispatch import Caller, Dispatch
 from rootlink.engine.eras.frames import Id, Message, error_frame, notification_frame, result_frame
-from rootlink.engine.eras.questions import Heard, Questions, refuse_unless
+from rootlink.engine.eras.questions import Questions, refuse_unless
 from rootlink.engine.eras.running import Told, frame, hears
 from rootlink.engine.eras.stream import EventStream
 from rootlink.engine.eras.tape import Shelf, Tape

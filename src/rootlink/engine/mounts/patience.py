@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from msgspec import Raw
 
-from rootlink.engine.calls import Call, Through
+from rootlink.engine.calls import Call, Heard, Through
 
 PROGRESS = "notifications/progress"
 LONGEST = 3600.0  # seconds a call may live on progress alone
@@ -37,9 +37,9 @@ class Patient(Through):
                 self._run()
         self._call.tell(method, params)
 
-    async def ask(self, method: str, params: Raw) -> Raw:
+    async def ask(self, method: str, params: Raw, heard: Heard | None = None) -> Raw:
         with self.holding():
-            return await self._call.ask(method, params)
+            return await self._call.ask(method, params, heard)
 
     @contextmanager
     def holding(self) -> Iterator[None]:

@@ -21,10 +21,10 @@ from typing import Any, Protocol
 
 import msgspec
 import structlog
-from msgspec import Raw
+from msgspec import UNSET, Raw
 
 from rootlink.engine import rpc
-from rootlink.engine.calls import Client
+from rootlink.engine.calls import Client, Heard
 from rootlink.engine.rpc import Id, RpcError
 from rootlink.errors import RootlinkError
 
@@ -40,7 +40,7 @@ Send = Callable[[bytes], Awaitable[None]]
 class Askable(Protocol):
     """A call, or a client outside of any (`calls.Standing`)."""
 
-    async def ask(self, method: str, params: Raw) -> Raw: ...
+    async def ask(self, method: str, params: Raw, heard: Heard | None = None) -> Raw: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -107,7 +107,7 @@ class Questions:
             with contextlib.ExitStack() as held:
                 for one in holding:
                     held.enter_context(one)
-                reply = rpc.answer(id, await whom.ask(method, params))
+                reply = rpc.answer(id, await whom.ask(method, params, self._heard(params)))
         except RpcError as error:
             reply = refusal(id, error)
         except RootlinkError as error:
@@ -117,6 +117,16 @@ class Questions:
             reply = refusal(id, RpcError(rpc.INTERNAL_ERROR, "the client could not be asked"))
         self._open.pop(id, None)
         await self._reply(reply)
+
+    def _heard(self, params: Raw) -> Heard | None:
+        """How the server hears of the client's progress, if it gave a token for that."""
+        token = rpc.members(rpc.members(params).get("_meta", UNSET)).get("progressToken")
+
+        def heard(progress: Raw) -> None:
+            told = {**rpc.members(progress), "progressToken": token}
+            self._spawn(self._reply(rpc.notification("notifications/progress", told)))
+
+        return None if token is None else heard
 
     async def _reply(self, reply: bytes) -> None:
         try:

@@ -19,7 +19,7 @@ import structlog
 from msgspec import UNSET, Raw
 
 from rootlink.engine import rpc
-from rootlink.engine.calls import Client
+from rootlink.engine.calls import Client, Heard
 from rootlink.engine.mounts.clock import Clock
 from rootlink.engine.mounts.era import CAPABILITIES, CLIENT, STATELESS_VERSIONS
 from rootlink.engine.mounts.exchange import LISTEN
@@ -119,7 +119,7 @@ class _Stream:
     def tell(self, method: str, params: Raw) -> None:
         self._heard(self, method, params)
 
-    async def ask(self, method: str, params: Raw) -> Raw:
+    async def ask(self, method: str, params: Raw, heard: Heard | None = None) -> Raw:
         raise RpcError(METHOD_NOT_FOUND, "Method not found: not offered by this client")
 
     async def end(self) -> None:
