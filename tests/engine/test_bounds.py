@@ -159,7 +159,7 @@ def test_a_list_that_changed_costs_no_writing_of_the_others() -> None:
             written.append(name)
 
     loud, quiet = Mounted("loud"), Mounted("quiet")
-    installer = Installer(Held(loud, quiet), None, Book(), Changes(), str)  # type: ignore[arg-type]
+    installer = Installer(Held(loud, quiet), None, Book(), Changes(), str, None, None)  # type: ignore[arg-type]
     for number in range(3):
         loud.catalogue = Catalogue(tools=[{"name": f"t{number}"}])
         installer.changed("main", {"tools"})

@@ -23,6 +23,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from rootlink.engine import tokens
 from rootlink.engine.changes import Changes
+from rootlink.engine.checks import Checks
 from rootlink.engine.decisions import Decisions
 from rootlink.engine.dispatch import Dispatch
 from rootlink.engine.doors import OWN, Door, Doors
@@ -36,6 +37,7 @@ from rootlink.engine.lease import Lease
 from rootlink.engine.mounts import launch
 from rootlink.engine.mounts.launch import Launch
 from rootlink.engine.mounts.supervisor import Mounts
+from rootlink.engine.oauth.accounts import Accounts
 from rootlink.engine.outbound import Behind, Outbound
 from rootlink.engine.own_tools import EngineTools
 from rootlink.engine.packages import installer
@@ -95,7 +97,16 @@ class Engine:
             no_stdio=config.no_stdio,
         )
         self.functions = FunctionHost(self.state.db, self.outbound, config.secrets)
-        self.installer = Installer(self.mounts, self.functions, self.state, self.changes, redactor)
+        self.accounts = Accounts()
+        self.installer = Installer(
+            self.mounts,
+            self.functions,
+            self.state,
+            self.changes,
+            redactor,
+            Checks(self.outbound, lambda: self.mounts.secrets, redactor),
+            self.accounts,
+        )
         kept = tokens.keep(state_dir / "tokens.key")
         own = EngineTools(self.installer, config.catalog, redactor)
         self.dispatch = Dispatch(self.mounts, self.functions, own, redactor, kept)

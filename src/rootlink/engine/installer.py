@@ -14,14 +14,17 @@ from typing import Any, Literal
 
 import msgspec
 import structlog
+from msgspec import Raw
 
 from rootlink import shapes
 from rootlink.engine.catalogue import public_names
 from rootlink.engine.changes import Changes
+from rootlink.engine.checks import Ask, Checks
 from rootlink.engine.functions.host import Deployed, FunctionHost
 from rootlink.engine.mounts.listing import Catalogue
 from rootlink.engine.mounts.mount import Mount
 from rootlink.engine.mounts.supervisor import Mounts
+from rootlink.engine.oauth.accounts import Accounts
 from rootlink.engine.state import ConnectionRow, State
 from rootlink.errors import Conflict, Invalid, NotFound, RootlinkError
 from rootlink.wire.engine import InstallEvent
@@ -30,6 +33,7 @@ from rootlink.wire.mounts import Actual, Desired, FunctionSpec, MountSpec, Step,
 log = structlog.get_logger(__name__)
 
 Redact = Callable[[str], str]
+InstallStep = Literal["install", "deploy"]
 
 
 def _cleaned(value: Any, redact: Redact) -> Any:
@@ -50,8 +54,9 @@ def kinds_of(mount: Mount) -> set[str]:
 
 def decode_spec(body: object) -> MountSpec:
     """A pasted server as a MountSpec. Raises Invalid naming the member; what the caller sent is never echoed."""
-    if isinstance(body, dict) and "lock" in body:
-        raise Invalid("`lock` is the catalogue's to set; leave it out")
+    own = next((member for member in ("lock", "files", "oauth", "start_secs") if isinstance(body, dict) and member in body), None)
+    if own is not None:
+        raise Invalid(f"`{own}` is for connections alone; leave it out")
     try:
         return msgspec.convert(body, MountSpec)
     except msgspec.ValidationError as error:
@@ -59,9 +64,18 @@ def decode_spec(body: object) -> MountSpec:
 
 
 class Installer:
-    def __init__(self, mounts: Mounts, functions: FunctionHost, state: State, changes: Changes, redact: Redact) -> None:
+    def __init__(
+        self,
+        mounts: Mounts,
+        functions: FunctionHost,
+        state: State,
+        changes: Changes,
+        redact: Redact,
+        checks: Checks,
+        accounts: Accounts,
+    ) -> None:
         self._mounts, self._functions, self._state, self._changes = mounts, functions, state, changes
-        self._redact = redact
+        self._redact, self._checks, self._accounts = redact, checks, accounts
         self._turn = asyncio.Lock()  # of connections: two wishes of one connection must not meet half way
         self._written: weakref.WeakKeyDictionary[Mount, Catalogue] = weakref.WeakKeyDictionary()  # as it was last written down
         self._mounting: dict[str, asyncio.Task[Mount]] = {}  # connection → its mount that is being installed
@@ -145,15 +159,15 @@ class Installer:
 
     async def apply(self, desired: Desired, emit: Callable[[InstallEvent], None]) -> None:
         """Make this engine hold what a connection wants. Emits steps as they happen, `done` or `failed` last; never raises."""
-        step: Literal["install", "deploy"] = "install" if desired.mount is not None else "deploy"
+        step: InstallStep = "install" if desired.mount is not None else "deploy"
 
-        def progress(words: str) -> None:
-            emit(InstallEvent(step=Step(step, "running", words)))
+        def tell(told: Step) -> None:
+            emit(InstallEvent(step=told))
 
-        progress("")
+        tell(Step(step, "running"))
         try:
             async with self._turn:
-                actual = await self._hold(desired, progress)
+                actual = await self._hold(desired, step, tell)
         except RootlinkError as error:
             words = self._redact(error.message)
             emit(InstallEvent(step=Step(step, "failed", words)))
@@ -166,13 +180,19 @@ class Installer:
             emit(InstallEvent(step=Step(step, "done", f"{count} tool{'' if count == 1 else 's'}")))
             emit(InstallEvent(done=actual))
 
-    async def _hold(self, desired: Desired, progress: Callable[[str], None]) -> Actual:
+    async def _hold(self, desired: Desired, step: InstallStep, tell: Callable[[Step], None]) -> Actual:
+        def progress(words: str) -> None:
+            tell(Step(step, "running", words))
+
         wanted = digest(desired)
         row = self._state.connection(desired.id)
         if row is not None and row.digest == wanted and self._look(row)[0] != "missing":
             return self._actual(row)
+        fresh = row is None
         if row is not None:
             await self._release(desired.id, forget=False)  # it comes back changed: what its server kept stays
+        await self._accounts.ready(desired, tell)
+        verdict = await self._checks.before(desired, progress)
         if desired.mount is not None:
             row = ConnectionRow(desired.id, desired.ws, desired.name, "mount", wanted)
             mount = await self._breakable(desired.id, self._mount(desired.ws, desired.mount, row, progress))
@@ -186,7 +206,20 @@ class Installer:
             self._changes.publish(desired.ws, {"tools"})
         else:
             raise Invalid("a connection wants a mount or a function")
-        return self._actual(row)
+        try:
+            verdict = await self._checks.after(desired, self._asker(desired), progress, verdict)
+        except BaseException:
+            await self._release(desired.id, forget=fresh)
+            raise
+        return msgspec.structs.replace(self._actual(row), label=verdict.label, notes=verdict.notes)
+
+    def _asker(self, desired: Desired) -> Ask:
+        """A call of one of the connection's own tools, on nobody's behalf."""
+
+        async def ask(tool: str, arguments: dict[str, Any]) -> Raw:
+            return await self._mounts.get(desired.ws, desired.name).request("tools/call", {"name": tool, "arguments": arguments})
+
+        return ask
 
     async def _breakable(self, id: str, work: Coroutine[Any, Any, Mount]) -> Mount:
         """What `work` comes to. Raises NotFound when the connection is taken away meanwhile."""

@@ -23,6 +23,7 @@ from typing import Any, Literal, Protocol
 import msgspec
 
 from rootlink.records.secret import Seal
+from rootlink.wire.tools import ToolRules
 
 Kind = Literal["mcp", "function"]
 State = Literal["connecting", "connected", "failed", "removing"]
@@ -42,9 +43,18 @@ class NewConnection(msgspec.Struct, frozen=True):
     uses: list[str]
     hosts: list[str]
     actor: str
+    variant: str | None = None
+    version: str = ""
+    manifest: bytes | None = None
+    rules: ToolRules = ToolRules()
 
 
 class Connection(msgspec.Struct, frozen=True):
+    """`variant`: of the catalogue's entry, None: the entry itself. `version`: of the entry at the connect. `manifest`: of a
+    server that somebody brought (connector `custom`), as JSON. `label`, `notes`: what the checks found, who we are to the service
+    and what a person should know. `rules` are a person's; `pins` in them, the engine's first. `held`: public names of tools held
+    back. `previous`: what an update replaced, as JSON, to roll back to."""
+
     id: str
     project: str
     workspace: str
@@ -59,6 +69,14 @@ class Connection(msgspec.Struct, frozen=True):
     steps: list[dict[str, Any]]
     error: str | None
     created_at: str
+    variant: str | None = None
+    version: str = ""
+    label: str | None = None
+    notes: list[str] = []
+    held: list[str] = []
+    rules: ToolRules = ToolRules()
+    manifest: bytes | None = None
+    previous: bytes | None = None
 
 
 class Connections(Protocol):

@@ -157,6 +157,10 @@ def _insert_row(transaction: sa.Connection, new: NewConnection, at: str) -> Conn
         steps=[],
         error=None,
         created_at=at,
+        variant=new.variant,
+        version=new.version,
+        rules=new.rules,
+        manifest=new.manifest,
     )
     transaction.execute(insert(_TABLE).values(msgspec.structs.asdict(row)))
     return row

@@ -22,9 +22,12 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    text,
 )
 
-REVISIONS = ("0001",)  # oldest first
+from rootlink.wire.tools import ToolRules
+
+REVISIONS = ("0001", "0002")  # oldest first
 
 
 class Json(TypeDecorator[Any]):
@@ -38,6 +41,19 @@ class Json(TypeDecorator[Any]):
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Any:
         return msgspec.json.decode(value)
+
+
+class Rules(TypeDecorator[ToolRules]):
+    """`wire.ToolRules` as JSON text."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: ToolRules | None, dialect: Dialect) -> str:
+        return msgspec.json.encode(value).decode()
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> ToolRules:
+        return msgspec.json.decode(value or "{}", type=ToolRules)
 
 
 class Words(TypeDecorator[str]):
@@ -105,6 +121,14 @@ connections = Table(
     Column("steps", Json, nullable=False),
     _words("error", nullable=True),
     _text("created_at"),
+    _text("variant", nullable=True),
+    _text("version", server_default=text("''")),
+    _words("label", nullable=True),
+    Column("notes", Json, nullable=False, server_default="[]"),
+    Column("held", Json, nullable=False, server_default="[]"),
+    Column("rules", Rules, nullable=False, server_default="{}"),
+    Column("manifest", LargeBinary, nullable=True),
+    Column("previous", LargeBinary, nullable=True),
     UniqueConstraint("project", "workspace", "name"),
 )
 

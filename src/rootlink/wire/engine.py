@@ -7,11 +7,18 @@ serves HTTP on the unix socket `socket`. Every request carries `x-rootlink-key: 
     POST   /internal/stop-if-idle {idle_secs}   → {stopping: bool}; when true, it refuses new work (503, header
                                                   `x-rootlink-engine: stopping`) from that moment on, and ends
     POST   /internal/stop                       → {stopping: true}
-    PUT    /internal/environment {secrets, policy} → {restarted: [name]}; only mounts that use a changed value restart;
+    PUT    /internal/environment Environment → {restarted: [name]}; only mounts that use a changed value restart;
                                                   in force at once, answered after 3 s even if some are not back yet
     GET    /internal/connections                → [Actual]
     PUT    /internal/connections/{id} Desired   → NDJSON stream of `InstallEvent`, one a line
     DELETE /internal/connections/{id}           → {removed: bool}
+    GET    /internal/connections/{id}/tools     → [ToolView]
+    POST   /internal/connections/{id}/check     → Verdict; its checks (`Checking`) made again, whatever comes out
+    POST   /internal/connections/{id}/sign-in   → {link}: a page to open; what comes back from there ends it
+    POST   /internal/sign-ins SignedIn          → {connection: name}; the mount restarts with the new grant
+    POST   /internal/grants {taken: [id]}       → [Grant]; each is handed over until it is named in `taken`
+    POST   /internal/trials Desired             → NDJSON stream of `InstallEvent`, `tried` last: started beside what runs, asked
+                                                  for its tools, ended; nothing of it is kept but the installed package
     POST   /internal/decisions                  → [Decision]; each is handed over once
 
 With `sandbox` "kernel" the engine is behind a door of its own, and file descriptor 3 is its keeper's socket (`door/keeper.py`):
@@ -28,7 +35,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from rootlink.wire.checks import Check
 from rootlink.wire.mounts import Actual, Step
+from rootlink.wire.tools import ToolRules
 
 KEY_HEADER = "x-rootlink-key"
 PRINCIPAL_HEADER = "x-rootlink-principal"
@@ -53,6 +62,7 @@ class EngineConfig(msgspec.Struct, frozen=True):
 
     `sandbox` is what is in force. `doors`: path of the gate's socket for engines, "": there is no gate. `no_stdio`: why stdio
     mounts are refused, in words; "": they are not. `package_ports`: of package registries and proxies, besides 443 and 80.
+    `rules`: by connection id. `seal`: the vault's public key in hex, to seal grants with; "": no server can be signed in to.
     `environ`: for package installers, besides the engine's own environment; it may hold credentials.
     """
 
@@ -69,13 +79,50 @@ class EngineConfig(msgspec.Struct, frozen=True):
     catalog: list[dict[str, Any]] = []
     doors: str = ""
     no_stdio: str = ""
+    rules: dict[str, ToolRules] = {}
+    seal: str = ""
     package_ports: list[int] = []
     environ: dict[str, str] = {}
 
 
 class Environment(msgspec.Struct, frozen=True):
+    """`rules`: by connection id, all of them; one that is not named keeps what it has."""
+
     secrets: dict[str, str]
     policy: EgressPolicy
+    rules: dict[str, ToolRules] = {}
+
+
+class Checking(msgspec.Struct, frozen=True):
+    checks: list[Check]
+
+
+class SignedIn(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the browser brought back to `/oauth/callback`: the query's members, as they are."""
+
+    state: str
+    code: str | None = None
+    iss: str | None = None
+    error: str | None = None
+    error_description: str | None = None
+
+
+class Grant(msgspec.Struct, frozen=True):
+    """A sign-in's tokens, sealed for the provisioner: `Envelope` of name `secret` and version 0, which no row of the vault has.
+    `ciphertext` in base64."""
+
+    id: str
+    connection: str
+    secret: str
+    ciphertext: bytes
+    key_id: str
+
+
+class Trial(msgspec.Struct, frozen=True):
+    """What a server would be: its name and version of itself, and its tools as MCP lists them."""
+
+    server: dict[str, Any]
+    tools: list[dict[str, Any]]
 
 
 class EngineStatus(msgspec.Struct, frozen=True):
@@ -90,11 +137,12 @@ class EngineStatus(msgspec.Struct, frozen=True):
 
 
 class InstallEvent(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Exactly one member is set; `done` or `failed` comes last. `failed` is {code, message}."""
+    """Exactly one member is set; `done` (`tried`) or `failed` comes last. `failed` is {code, message}."""
 
     step: Step | None = None
     done: Actual | None = None
     failed: dict[str, str] | None = None
+    tried: Trial | None = None
 
 
 class Decision(msgspec.Struct, frozen=True):

@@ -11,6 +11,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from rootlink.wire.checks import Check
+from rootlink.wire.tools import ToolRules
+
 Transport = Literal["stdio", "http", "sse"]
 
 
@@ -28,7 +31,24 @@ class Paths(msgspec.Struct, frozen=True):
     write: list[str] = []
 
 
+class OAuth(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A server that a person signs in to. `secret`: the vault's name for the grant (`engine/oauth/`), which may not be there yet.
+    `client_id`, `client_secret`: of a client registered beforehand; None: one registers itself. `scopes`: asked for besides what
+    the server asks for. `redirect`: where the browser comes back to: this Rootlink's `/oauth/callback`."""
+
+    secret: str
+    redirect: str
+    client_id: str | None = None
+    client_secret: str | None = None
+    scopes: list[str] = []
+
+
 class MountSpec(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`lock`, `files`, `oauth` and `start_secs` are for connections alone: whoever pastes a server can't set them. `files`:
+    written into the mount's own folder before each start (0600), by plain name; they hold no secret, but may name a variable of
+    its environment. `start_secs`: deadline of a start, without the install; `timeout_secs`: of each call, and of a start if
+    there is no other."""
+
     name: str
     transport: Transport
     command: str | None = None
@@ -43,6 +63,9 @@ class MountSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     paths: Paths = Paths()
     lock: str | None = None  # package-lock.json of the catalogue's entry; None: resolved at first install
     concurrency: int | None = None  # calls in flight at once; None: no limit. 1: for a server that loses data otherwise
+    files: dict[str, str] = {}
+    start_secs: float | None = None
+    oauth: OAuth | None = None
     session: Literal["shared", "client"] | None = None  # a session-era server: one for all, or one a client; None: by transport
 
 
@@ -60,26 +83,35 @@ class FunctionSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     egress: list[str] | None = None  # as MountSpec.egress
 
 
-class Desired(msgspec.Struct, frozen=True):
-    """What one connection wants of its engine: exactly one of `mount` and `function`."""
+class Desired(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What one connection wants of its engine: exactly one of `mount` and `function`.
+
+    `checks` are made at the connect, not when a connection is only put back. `rules` as they are at that moment; later ones come
+    with the environment (`wire/engine.py`)."""
 
     id: str
     ws: str
     name: str
     mount: MountSpec | None = None
     function: FunctionSpec | None = None
+    checks: list[Check] = []
+    rules: ToolRules = ToolRules()
 
 
 class Step(msgspec.Struct, frozen=True):
-    """One step of a connect (CONTRACT §3). `detail` is words for a person, never a secret."""
+    """One step of a connect (CONTRACT §3). `detail` is words for a person, never a secret. `link`: a page that the person must
+    open to go on (a sign-in)."""
 
     step: Literal["seal", "egress", "install", "deploy"]
     state: Literal["running", "done", "failed"]
     detail: str = ""
+    link: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class Actual(msgspec.Struct, frozen=True):
-    """What an engine holds for one connection. `digest` is of the `Desired` it was made from (`digest()` below)."""
+    """What an engine holds for one connection. `digest` is of the `Desired` it was made from (`digest()` below). `label` and
+    `notes` are what its checks found. `pins`: fingerprint of every tool that was agreed to; `held`: public names of tools that
+    are held back."""
 
     id: str
     ws: str
@@ -89,10 +121,15 @@ class Actual(msgspec.Struct, frozen=True):
     state: str
     tools: list[str] = []
     error: str | None = None
+    label: str | None = None
+    notes: list[str] = []
+    pins: dict[str, str] = {}
+    held: list[str] = []
 
 
 def digest(desired: Desired) -> str:
-    """Equal digests: nothing to do. 32 hex digits over the canonical JSON of `desired`."""
+    """Equal digests: nothing to do. 32 hex digits over the canonical JSON of what is to run: checks and rules are not."""
     import blake3
 
-    return blake3.blake3(msgspec.json.encode(desired, order="sorted")).hexdigest(16)
+    runs = msgspec.structs.replace(desired, checks=[], rules=ToolRules())
+    return blake3.blake3(msgspec.json.encode(runs, order="sorted")).hexdigest(16)

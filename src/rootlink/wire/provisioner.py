@@ -10,6 +10,11 @@
     POST   /projects/{project}/decisions → {}; pulls what the running engine refused into the store
     POST   /connections/{id}/reconcile  → NDJSON stream of `InstallEvent`; after `failed` nothing of the connection is left
     POST   /connections/{id}/remove     → {}; undoes the connection in the engine, then in the store
+    GET    /connections/{id}/tools      → [ToolView]; starts the engine if need be, as all that follows
+    POST   /connections/{id}/check      → Verdict; also kept in the row
+    POST   /connections/{id}/sign-in    → {link}
+    POST   /connections/{id}/trial Desired → NDJSON stream of `InstallEvent`, `tried` or `failed` last
+    POST   /projects/{project}/sign-ins SignedIn → {connection: name}
     GET    /gate                        → Counts, of all projects; `unavailable` when no gate answers
     GET    /healthz                     → {}
 

@@ -74,6 +74,11 @@ class Mounts:
 
     # what there is
 
+    @property
+    def secrets(self) -> Mapping[str, str]:
+        """The project's, as they are now."""
+        return self._secrets
+
     def get(self, ws: str, name: str) -> Mount:
         try:
             return self._mounts[ws, name]
