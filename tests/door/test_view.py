@@ -259,7 +259,7 @@ while not os.path.exists({str(stop)!r}):
     with subprocess.Popen([sys.executable, "-I", "-S", "-c", flip]):
         try:
             outcomes = set()
-            for _ in range(40):
+            for _ in range(120):
                 try:
                     way = kept.spawn("ls", str(path), read=[str(path)], errors=None)
                 except Refused as refused:
