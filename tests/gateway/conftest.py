@@ -137,7 +137,7 @@ async def _instance(folder: Path, **changed: Any) -> AsyncIterator[Instance]:
     store.close()
 
 
-async def until(true: Callable[[], bool], within: float = 5.0) -> None:
+async def until(true: Callable[[], bool], within: float = 15.0) -> None:
     """Poll `true` until it holds. Fails after `within` seconds."""
     deadline = asyncio.get_running_loop().time() + within
     while not true():
