@@ -1,4 +1,4 @@
-"""The hop in numbers: `python bench/hop.py [--quick]`, about 2 minutes, or 40 s. Figures beside their bars, never a pass or fail.
+"""The hop in numbers: `python bench/hop.py [--quick]`, about 4 minutes, or 40 s. Figures beside their bars, never a pass or fail.
 
     client ────────────────────────────────────────────► server      direct: over HTTP, and over pipes
     client ──► gateway ──► engine ──────────────────────► server      Rootlink, a stdio mount
@@ -17,8 +17,9 @@ What each line means
 - 16 clients: each asks again as soon as it is answered. The client's own share of a core is beside it: it runs on the same two.
 - tools/list: 10 mounts of 51 tools, one of which never answers any more.
 - idle clients: memory (PSS) of gateway + engine, before and with N clients that hold a stream open and nothing else.
-- growth: calls of both eras to both kinds of mount in turns, 16 clients; private memory (USS) and open files of gateway + engine
-  on the way.
+- growth: calls of both eras to both kinds of mount in turns, 16 clients; private memory (USS), threads and open files of gateway
+  and engine on the way. The slope is that of the straight line through the last two thirds (least squares), for 100,000 calls: a
+  leak goes on, what is only used for the first time does not.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ STREAMS = {"session": "a session, its GET stream", "stateless": "subscriptions/l
 MIB = 1 << 20
 LIMIT = {"ROOTLINK_RATE_LIMIT": "1000000"}
 SETTLE_SECS = 1.0
+MARKS = 12  # looks at memory while it may grow
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class Size:
     growth: int
 
 
-WHOLE, QUICK = Size(8, 200, 3.0, 1000, 20_000, 100_000), Size(3, 100, 1.0, 300, 1_000, 5_000)
+WHOLE, QUICK = Size(8, 200, 3.0, 1000, 20_000, 300_000), Size(3, 100, 1.0, 300, 1_000, 6_000)
 
 
 class Bars:
@@ -456,21 +458,40 @@ def growth(made: Instance, size: Size) -> None:
     print()
     asks = [asked("/mcp", era, f"{mount}__echo") for mount in ("pipe", "web") for era in ERAS]
     clients = Clients(**told(made.mcp, *asks, key=made.key, connections=16))
-    processes = programs(made).values()
+    processes = programs(made)
     clients.ask("many", calls=size.warm)
-    marks, opened, rates = [private(*processes)], files(*processes), []
-    for _ in range(5):
-        done = clients.ask("many", calls=size.growth // 5)
+    marks = [_mark(processes)]
+    opened, rates = files(*processes.values()), []
+    for _ in range(MARKS):
+        done = clients.ask("many", calls=size.growth // MARKS)
         rates.append(len(done["times"]) / done["wall"])
-        marks.append(private(*processes))
-    still = files(*processes)
+        marks.append(_mark(processes))
+    still = files(*processes.values())
     clients.close()
-    grown = marks[-1] - marks[0]
-    BARS.note(f"growth over {size.growth:,} calls", grown, f"{grown:+.1f} MiB", "none")
-    row(f"growth over {size.growth:,} calls after {size.warm:,}", f"{grown:+.1f} MiB")
-    row("  MiB on the way (USS)", *(f"{mark:.1f}" for mark in marks))
-    row("  calls/s", "", *(f"{rate:,.0f}" for rate in rates))
+    row(f"growth over {size.growth:,} calls after {size.warm:,}", "grown", "slope", "threads", "      MiB on the way (USS)")
+    shown = {**{who: [mark[who] for mark in marks] for who in processes}, "both": [sum(mark.values()) for mark in marks]}
+    for who, held in shown.items():
+        threads = str(processes[who].num_threads()) if who in processes else ""
+        way = " ".join(f"{mib:.2f}" for mib in held)
+        row(f"  {who}", f"{held[-1] - held[0]:+.2f} MiB", f"{_slope(held, size):+.3f}", threads, f"      {way}")
+    BARS.note(f"growth over {size.growth:,} calls", shown["both"][-1] - shown["both"][0], _grown(shown["both"], size), "none")
+    row("  calls/s", f"{min(rates):,.0f}", f"to {max(rates):,.0f}")
     row("  open files", f"{opened}", f"{still}")
+
+
+def _mark(processes: dict[str, psutil.Process]) -> dict[str, float]:
+    return {who: private(process) for who, process in processes.items()}
+
+
+def _slope(held: list[float], size: Size) -> float:
+    """MiB for 100,000 calls, of the last two thirds."""
+    late = held[len(held) // 3 :]
+    line = statistics.linear_regression(range(len(late)), late)
+    return line.slope * MARKS / size.growth * 100_000
+
+
+def _grown(held: list[float], size: Size) -> str:
+    return f"{held[-1] - held[0]:+.2f} MiB, {_slope(held, size):+.3f} / 100k"
 
 
 def main() -> None:

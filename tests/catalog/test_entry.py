@@ -8,9 +8,24 @@ import msgspec
 import pytest
 
 from rootlink.catalog import Entry
-from rootlink.errors import Invalid, RootlinkError, TooLarge
+from rootlink.catalog.manifest import Manifest
+from rootlink.errors import Invalid, NotFound, RootlinkError, TooLarge
+from rootlink.wire.checks import HttpCheck, TcpCheck, ToolCheck
 from rootlink.wire.mounts import FunctionSpec, MountSpec, Paths
-from tests.catalog.test_rules import ARGUMENT, ENV, FUNCTION, LOCK, MCP, OWN, changed, made
+from tests.catalog.test_rules import (
+    ARGUMENT,
+    ENV,
+    FUNCTION,
+    LOCK,
+    MCP,
+    OWN,
+    PACKAGE,
+    REMOTE,
+    SIGNED,
+    changed,
+    made,
+    varied,
+)
 
 SECRET = "k_hunter"
 
@@ -184,3 +199,86 @@ def test_a_name_no_mount_may_have_is_refused(mcp: Entry, function: Entry) -> Non
 def test_a_required_secret_without_a_name_in_the_vault_is_refused(mcp: Entry) -> None:
     with pytest.raises(Invalid, match="API_KEY"):
         mcp.desired("mine", {}, {})
+
+
+def test_a_flag_is_there_if_it_is_true_and_has_no_value() -> None:
+    flag = {"type": "named", "name": "--only", "description": "Only", "format": "boolean", "default": "true"}
+    entry = Entry(made(changed(changed(MCP, ARGUMENT, flag), (*OWN, "fields", "folders"), {"label": "x"})))
+    assert mount(entry).args[2:] == ["--only"]
+    assert mount(entry, {"only": True}).args[2:] == ["--only"]
+    assert mount(entry, {"only": False}).args[2:] == []
+
+
+def test_files_and_limits_reach_the_engine() -> None:
+    runtime = {"startTimeoutS": 45, "timeoutS": 60, "concurrency": 1, "session": "client"}
+    spec = mount(Entry(made(changed(MCP, (*OWN, "runtime"), runtime))))
+    assert (spec.start_secs, spec.timeout_secs, spec.concurrency, spec.session) == (45, 60, 1, "client")
+    assert spec.files == {"sample.toml": 'key = "${API_KEY}"'}
+
+
+def test_a_remote_becomes_an_endpoint_and_headers() -> None:
+    spec = mount(Entry(made(REMOTE)), {"place": "there"}, {"API_KEY": "MINE"})
+    assert (spec.transport, spec.endpoint) == ("http", "https://mcp.example.com/there")
+    assert spec.headers == {"Authorization": "Bearer ${MINE}"}
+    assert (spec.command, spec.args, spec.env, spec.lock) == (None, [], {}, None)
+    assert spec.egress == ["mcp.example.com"]
+
+
+def test_a_sign_in_names_its_grant_after_the_connection_and_comes_back_here() -> None:
+    entry, secrets = Entry(made(SIGNED)), {"CLIENT_SECRET": "CLIENT_SECRET"}
+    for name, grant in (("sample", "SAMPLE_OAUTH"), ("my-own", "SAMPLE_OAUTH__MY_OWN")):
+        desired = entry.desired(name, {"CLIENT": "me"}, secrets, redirect="http://here/oauth/callback")["mount"]
+        oauth = msgspec.convert(desired, MountSpec).oauth
+        assert oauth is not None
+        assert (oauth.secret, oauth.redirect, oauth.scopes) == (grant, "http://here/oauth/callback", ["read"])
+        assert (oauth.client_id, oauth.client_secret) == ("me", "${CLIENT_SECRET}")
+
+
+def test_checks_name_secrets_and_never_hold_them(mcp: Entry) -> None:
+    asked, tried = mcp.checks({}, {"API_KEY": "API_KEY__MINE"}, {"API_KEY": SECRET})
+    assert isinstance(asked, HttpCheck)
+    assert isinstance(tried, ToolCheck)
+    assert asked.headers == {"x": "${API_KEY__MINE}"}
+    assert (asked.ok[0].label, asked.errors[0].say) == ("{name}", "Not a key.")
+    assert (tried.tool, tried.severity, tried.error) == ("look", "warn", "Nothing to see.")
+    assert SECRET not in msgspec.json.encode([asked, tried]).decode()
+
+
+def test_a_check_that_sends_a_field_nobody_gave_is_not_made() -> None:
+    entry = Entry(made(changed(MCP, (*ENV, "isRequired"), False)))
+    assert [check.id for check in entry.checks({}, {}, {})] == ["look"]
+
+
+def test_a_place_is_dialled_if_its_url_is_given_and_not_if_only_the_vault_knows_it() -> None:
+    reach = {"id": "reach", "title": "Reaches it", "type": "tcp", "fromUrl": "API_KEY", "error": "Nobody at {host}:{port}."}
+    entry = Entry(made(changed(changed(MCP, (*OWN, "egress"), {"fromUrl": ["API_KEY"]}), (*OWN, "verify"), [reach])))
+    [check] = entry.checks({}, {"API_KEY": "API_KEY"}, {"API_KEY": "postgresql://ro:k_p@DB.example.com/app"})
+    assert isinstance(check, TcpCheck)
+    assert (check.host, check.port, check.error) == ("db.example.com", 5432, "Nobody at {host}:{port}.")
+    assert entry.checks({}, {"API_KEY": "API_KEY"}, {}) == []
+
+
+def test_rules_are_the_labels_what_is_off_and_that_strangers_are_held_back(mcp: Entry) -> None:
+    rules = mcp.rules()
+    assert rules.access == {"send": "write", "look": "read", "wipe": "destructive"}
+    assert (rules.modes, rules.closed, rules.pins) == ({"wipe": "off"}, True, {})
+
+
+def test_a_variant_is_the_same_connector_another_way() -> None:
+    entry = Entry(varied(to=None))
+    assert entry.variant(None) is entry
+    assert entry.variant("") is entry
+    assert (entry.variant_name, entry.variant("far").variant_name) == (None, "far")
+    assert (entry.variant("far").name, entry.variant("far").kind) == (entry.name, entry.kind)
+    assert [field.name for field in entry.variant("far").fields] == ["place", "API_KEY"]
+    with pytest.raises(NotFound, match="connector sample has no variant 'near'; there are: far"):
+        entry.variant("near")
+    with pytest.raises(NotFound, match="no variant 'far'; it has none"):
+        Entry(made(MCP)).variant("far")
+
+
+def test_a_server_somebody_brought_is_an_entry_without_folder_or_lock() -> None:
+    entry = Entry.from_manifest(msgspec.convert(changed(MCP, (*PACKAGE, "version"), ""), Manifest))
+    spec = mount(entry)
+    assert (spec.args[:2], spec.lock) == (["-y", "@acme/sample"], None)
+    assert (entry.version, entry.icon, entry.detail()["icon"]) == ("1.0.0", None, None)

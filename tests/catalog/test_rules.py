@@ -65,22 +65,71 @@ MCP: Json = {
             "fields": {"API_KEY": KEY_FIELD, "folders": {"label": "Folders", "paths": "write"}},
             "egress": {"hosts": ["api.example.com"]},
             "install": {"lock": "package-lock.json"},
-            "tools": {"send": {"access": "write", "preview": "Send one"}},
+            "tools": {
+                "send": {"access": "write", "preview": "Send one"},
+                "look": {"access": "read", "preview": "Look"},
+                "wipe": {"access": "destructive", "preview": "Wipe all", "default": "off"},
+            },
             "access": ["Sends"],
+            "files": {"sample.toml": 'key = "${API_KEY}"'},
             "verify": [
-                {"id": "key", "type": "http", "url": "https://api.example.com/me", "headers": {"x": "{API_KEY}"}},
-                {"id": "send", "type": "tool", "tool": "send"},
+                {
+                    "id": "key",
+                    "title": "Asks whose key it is",
+                    "type": "http",
+                    "url": "https://api.example.com/me",
+                    "headers": {"x": "{API_KEY}"},
+                    "ok": [{"status": 200, "label": "{name}"}],
+                    "errors": [{"status": 401, "say": "Not a key."}],
+                },
+                {"id": "look", "title": "Looks", "type": "tool", "tool": "look", "severity": "warn", "error": "Nothing to see."},
             ],
         }
     },
 }
 
+REMOTE: Json = {
+    **{member: MCP[member] for member in ("$schema", "name", "title", "description", "version")},
+    "remotes": [
+        {
+            "type": "streamable-http",
+            "url": "https://mcp.example.com/{place}",
+            "variables": {"place": {"description": "Where", "default": "here"}},
+            "headers": [{"name": "Authorization", "value": "Bearer {API_KEY}", "variables": {"API_KEY": {**KEY, "name": None}}}],
+        }
+    ],
+    "_meta": {
+        META: {
+            **{m: MCP["_meta"][META][m] for m in ("kind", "slug", "categories", "access")},
+            "fields": {"API_KEY": KEY_FIELD, "place": {"label": "Place"}},
+            "egress": {"hosts": ["mcp.example.com"]},
+            "variant": {"name": "far", "title": "Far away"},
+        }
+    },
+}
+
+SIGNED: Json = {
+    **{member: REMOTE[member] for member in ("$schema", "name", "title", "description", "version")},
+    "remotes": [{"type": "streamable-http", "url": "https://mcp.example.com/mcp"}],
+    "_meta": {
+        META: {
+            **{m: REMOTE["_meta"][META][m] for m in ("kind", "slug", "categories", "access", "egress")},
+            "inputs": [{"name": "CLIENT", "description": "Who", "isRequired": True}, {**KEY, "name": "CLIENT_SECRET"}],
+            "fields": {"CLIENT": {"label": "Client"}, "CLIENT_SECRET": KEY_FIELD},
+            "auth": {"kind": "oauth", "clientId": "{CLIENT}", "clientSecret": "{CLIENT_SECRET}", "scopes": ["read"]},
+        }
+    },
+}
+
+ICON = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 24 24"><path d="M1 1h9" fill="#abc"/></svg>'
+
 FUNCTION: Json = {
     **{member: MCP[member] for member in ("$schema", "name", "title", "description", "version")},
     "_meta": {
         META: {
-            **{m: MCP["_meta"][META][m] for m in ("slug", "categories", "egress", "tools", "access")},
+            **{m: MCP["_meta"][META][m] for m in ("slug", "categories", "egress", "access")},
             "kind": "function",
+            "tools": {"send": {"access": "write", "preview": "Send one"}},
             "inputs": [KEY],
             "fields": {"API_KEY": KEY_FIELD},
             "function": {"entry": "send.js", "tool": TOOL},
@@ -104,10 +153,18 @@ ENV = (*PACKAGE, "environmentVariables", 0)
 ARGUMENT = (*PACKAGE, "packageArguments", 0)
 
 
-def made(manifest: Json, *, slug: str = "sample", lock: Json | str | None = None, code: str | None = "async () => 1") -> Folder:
+def made(
+    manifest: Json,
+    *,
+    slug: str = "sample",
+    lock: Json | str | None = None,
+    code: str | None = "async () => 1",
+    icon: str | None = ICON,
+    variants: dict[str, Folder] | None = None,
+) -> Folder:
     text = lock if lock is None or isinstance(lock, str) else msgspec.json.encode(lock).decode()
     is_function = manifest["_meta"][META]["kind"] == "function"
-    return Folder(slug, msgspec.convert(manifest, Manifest), text, code if is_function else None)
+    return Folder(slug, msgspec.convert(manifest, Manifest), text, code if is_function else None, icon, variants or {})
 
 
 def changed(whole: Json, path: tuple[Any, ...], value: Any) -> Json:
@@ -133,6 +190,24 @@ def function(*path: Any, to: Any) -> Folder:
 
 def lock(*path: Any, to: Any) -> Folder:
     return made(MCP, lock=changed(LOCK, path, to))
+
+
+def far(*path: Any, to: Any) -> Folder:
+    return made(changed(REMOTE, path, to))
+
+
+def signed(*path: Any, to: Any) -> Folder:
+    return made(changed(SIGNED, path, to))
+
+
+def varied(*path: Any, to: Any, name: str = "far") -> Folder:
+    """A connector with one variant, in which something is changed."""
+    whole = changed(MCP, (*OWN, "variant"), {"title": "Near"})
+    return made(whole, variants={name: made(changed(REMOTE, path, to) if path else REMOTE, icon=None)})
+
+
+def drawn(inside: str = "", *, attributes: str = 'viewBox="0 0 24 24"', before: str = "") -> Folder:
+    return made(MCP, icon=f'{before}<svg xmlns="http://www.w3.org/2000/svg" {attributes}>{inside}</svg>')
 
 
 BROKEN: dict[str, list[tuple[str, Callable[[], Folder]]]] = {
@@ -175,6 +250,23 @@ BROKEN: dict[str, list[tuple[str, Callable[[], Folder]]]] = {
         ("mcp without a lock's name", lambda: mcp(*OWN, "install", to=...)),
         ("function without a function", lambda: function(*OWN, "function", to=...)),
         ("function with a package", lambda: function("packages", to=MCP["packages"])),
+        ("function with a file", lambda: function(*OWN, "files", to={"a": ""})),
+        ("a package and a remote", lambda: mcp("remotes", to=REMOTE["remotes"])),
+        ("two remotes", lambda: far("remotes", to=REMOTE["remotes"] * 2)),
+        ("a remote with a lock's name", lambda: far(*OWN, "install", to={})),
+        ("a remote with a file", lambda: far(*OWN, "files", to={"a": ""})),
+        ("a package that is signed in to", lambda: mcp(*OWN, "auth", to={"kind": "oauth"})),
+        ("an input nothing uses", lambda: mcp(*OWN, "inputs", to=[{"name": "X", "description": "x"}])),
+    ],
+    "remote": [
+        ("no tls", lambda: far("remotes", 0, "url", to="http://mcp.example.com/{place}")),
+        ("another host", lambda: far("remotes", 0, "url", to="https://evil.example/{place}")),
+        ("a host to fill in", lambda: far("remotes", 0, "url", to="https://{place}.example.com/")),
+        ("a secret in its address", lambda: far("remotes", 0, "variables", "place", "isSecret", to=True)),
+        ("the protocol's header", lambda: far("remotes", 0, "headers", 0, "name", to="Mcp-Session-Id")),
+        ("a header of the connection's", lambda: far("remotes", 0, "headers", 0, "name", to="Host")),
+        ("a client from nowhere", lambda: signed(*OWN, "auth", "clientId", to="{NOBODY}")),
+        ("a client's secret that is shown", lambda: signed(*OWN, "auth", "clientSecret", to="{CLIENT}")),
     ],
     "package": [
         ("an option as a name", lambda: mcp(*PACKAGE, "identifier", to="--registry=x")),
@@ -183,16 +275,29 @@ BROKEN: dict[str, list[tuple[str, Callable[[], Folder]]]] = {
         ("not stdio", lambda: mcp(*PACKAGE, "transport", "type", to="sse")),
         ("another runner", lambda: mcp(*PACKAGE, "runtimeHint", to="docker")),
         ("node options", lambda: mcp(*PACKAGE, "runtimeArguments", to=[{"type": "positional", "value": "--inspect"}])),
+        ("a secret on the command line", lambda: mcp(*ARGUMENT, "isSecret", to=True)),
+        (
+            "a secret within an argument",
+            lambda: mcp(*ARGUMENT, to={"type": "positional", "value": "k={K}", "variables": {"K": KEY}}),
+        ),
     ],
     "environment": [
         ("no variable's name", lambda: mcp(*ENV, "name", to="API-KEY")),
         ("code to load", lambda: mcp(*ENV, "name", to="NODE_OPTIONS")),
         ("a library to load", lambda: function(*OWN, "inputs", 0, "name", to="LD_PRELOAD")),
         ("a proxy", lambda: mcp(*ENV, "name", to="https_proxy")),
+        (
+            "a secret no vault could name",
+            lambda: far("remotes", 0, "headers", 0, to={**KEY, "name": "X-Key", "value": None}),
+        ),
+        ("a file outside its folder", lambda: mcp(*OWN, "files", to={"../x": ""})),
+        ("a file with a secret it is not given", lambda: mcp(*OWN, "files", to={"x": "${OTHER}"})),
+        ("a file with a reference cut off", lambda: mcp(*OWN, "files", to={"x": "${OTHER"})),
     ],
     "templates": [
         ("a variable nobody declared", lambda: mcp(*ENV, "value", to="{state}/x")),
         ("a default with a field", lambda: mcp(*ARGUMENT, "default", to="{HOME}")),
+        ("a place nobody declared", lambda: far("remotes", 0, "variables", to={})),
     ],
     "field_names": [
         ("two of one name", lambda: mcp(*ARGUMENT, "valueHint", to="API_KEY")),
@@ -219,6 +324,8 @@ BROKEN: dict[str, list[tuple[str, Callable[[], Folder]]]] = {
         ("a wildcard", lambda: mcp(*OWN, "egress", "hosts", to=["*.example.com"])),
         ("capitals", lambda: mcp(*OWN, "egress", "hosts", to=["API.example.com"])),
         ("a field that is not there", lambda: mcp(*OWN, "egress", to={"fromUrl": ["DSN"]})),
+        ("hosts that are a secret", lambda: mcp(*OWN, "egress", to={"fromHosts": ["API_KEY"]})),
+        ("hosts and hosts of a field", lambda: mcp(*OWN, "egress", to={"hosts": ["a.example"], "fromHosts": ["folders"]})),
     ],
     "tools": [
         ("none", lambda: mcp(*OWN, "tools", to={})),
@@ -231,19 +338,51 @@ BROKEN: dict[str, list[tuple[str, Callable[[], Folder]]]] = {
     ],
     "verify": [
         ("two of one id", lambda: mcp(*OWN, "verify", 1, "id", to="key")),
+        ("no words for a person", lambda: mcp(*OWN, "verify", 1, "title", to=" ")),
+        ("a warning of nothing", lambda: mcp(*OWN, "verify", 1, "error", to=...)),
+        ("an error without words", lambda: mcp(*OWN, "verify", 0, "errors", to=[{"status": 401}])),
+        ("nothing that is good", lambda: mcp(*OWN, "verify", 0, "ok", to=[])),
+        ("a tool that does more than read", lambda: mcp(*OWN, "verify", 1, "tool", to="send")),
+        ("a field in the address that is not there", lambda: mcp(*OWN, "verify", 0, "url", to="https://api.example.com/{OTHER}")),
         ("a host that is not allowed", lambda: mcp(*OWN, "verify", 0, "url", to="https://evil.example/me")),
         ("no tls", lambda: mcp(*OWN, "verify", 0, "url", to="http://api.example.com/me")),
         ("a field that is not there", lambda: mcp(*OWN, "verify", 0, "headers", to={"x": "{OTHER}"})),
         ("a tool that is not there", lambda: mcp(*OWN, "verify", 1, "tool", to="other")),
         (
             "a url that is not opened",
-            lambda: mcp(*OWN, "verify", to=[{"id": "t", "type": "tcp", "fromUrl": "API_KEY", "error": "e"}]),
+            lambda: mcp(*OWN, "verify", to=[{"id": "t", "title": "t", "type": "tcp", "fromUrl": "API_KEY", "error": "e"}]),
         ),
     ],
     "lifecycle": [("archived for no reason", lambda: mcp(*OWN, "lifecycle", to={"status": "archived"}))],
     "runtime": [
         ("no calls at once", lambda: mcp(*OWN, "runtime", to={"concurrency": 0})),
+        ("no time to start", lambda: mcp(*OWN, "runtime", to={"startTimeoutS": 0})),
         ("an hour", lambda: function(*OWN, "function", "timeoutS", to=3600)),
+    ],
+    "variant": [
+        ("another name than its folder's", lambda: varied(*OWN, "variant", "name", to="near")),
+        ("no name", lambda: varied(*OWN, "variant", to=...)),
+        ("no title", lambda: varied(*OWN, "variant", "title", to=" ")),
+        ("another connector", lambda: varied("name", to="dev.rootlink/other")),
+        ("a name no option takes", lambda: varied(*OWN, "variant", "name", to="Far Away", name="Far Away")),
+        ("a connector that does not say what it is itself", lambda: made(MCP, variants={"far": made(REMOTE, icon=None)})),
+    ],
+    "icon": [
+        ("none", lambda: made(MCP, icon=None)),
+        ("no drawing", lambda: made(MCP, icon="hello")),
+        ("a page", lambda: made(MCP, icon="<html/>")),
+        ("large", lambda: drawn("<g/>" * 600)),
+        ("a script", lambda: drawn("<script>alert(1)</script>")),
+        ("a handler", lambda: drawn("<path d='M1 1' onload='alert(1)'/>")),
+        ("a link", lambda: drawn("<a href='https://example.com'><path d='M1 1'/></a>")),
+        ("a link to elsewhere", lambda: drawn("<path d='M1 1' xmlns:x='http://www.w3.org/1999/xlink' x:href='#a'/>")),
+        ("an image", lambda: drawn("<image width='9'/>")),
+        ("a style", lambda: drawn("<style>path { fill: url(x) }</style>")),
+        ("a style of its own", lambda: drawn("<path d='M1 1' style='fill: red'/>")),
+        ("a paint from elsewhere", lambda: drawn("<path d='M1 1' fill='url(#a)'/>")),
+        ("a page inside", lambda: drawn("<foreignObject/>")),
+        ("an entity", lambda: drawn("<title>x</title>", before="<!DOCTYPE svg [<!ENTITY x 'y'>]>")),
+        ("no size", lambda: drawn(attributes="")),
     ],
     "function": [
         ("no file", lambda: made(FUNCTION, code=None)),
@@ -268,7 +407,17 @@ BROKEN: dict[str, list[tuple[str, Callable[[], Folder]]]] = {
 CASES = [(rule, what, make) for rule, cases in BROKEN.items() for what, make in cases]
 
 
-@pytest.mark.parametrize("whole", [made(MCP), made(MCP, lock=LOCK), made(FUNCTION)], ids=["mcp", "locked mcp", "function"])
+GOOD = {
+    "mcp": made(MCP),
+    "locked mcp": made(MCP, lock=LOCK),
+    "function": made(FUNCTION),
+    "remote": made(changed(REMOTE, (*OWN, "variant"), ...)),
+    "signed in": made(SIGNED),
+    "with a variant": varied(to=None),
+}
+
+
+@pytest.mark.parametrize("whole", GOOD.values(), ids=GOOD)
 def test_an_entry_that_keeps_the_rules_has_no_problem(whole: Folder) -> None:
     assert rules.problems(whole) == []
 

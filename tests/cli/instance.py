@@ -37,6 +37,15 @@ RESEND = {
         {"name": "SENDER", "label": "Sender", "secret": False, "required": False, "multiple": False},
     ],
 }
+LINK = "https://login.example/authorize?state=x"
+DOCS = {
+    "name": "docs",
+    "kind": "mcp",
+    "title": "Docs",
+    "description": "Read documents.",
+    "fields": [],
+    "variants": [{"variant": "legacy", "fields": [{**RESEND["fields"][0], "name": "DOCS_TOKEN"}]}],  # type: ignore[index, dict-item]
+}
 FILESYSTEM = {
     "name": "filesystem",
     "kind": "mcp",
@@ -75,6 +84,13 @@ class Instance:
         self.log = ["one\n", "two\n"]
         self.tools = TOOLS
         self.connect_fails: str | None = None
+        self.connect_says: dict[str, Any] = {}  # members of the next connection besides
+        self.waits_for_sign_in = False
+        self.judged: dict[str, list[dict[str, Any]]] = {}  # tools by connection, as an operator sees them
+        self.installed: dict[str, list[dict[str, Any]]] = {}  # … by server that was installed without a connection
+        self.verdict: dict[str, Any] = {"ok": True, "label": None, "notes": [], "error": None}
+        self.activity: list[dict[str, Any]] = []
+        self.looked = 0  # times that the audit log was asked for
         self.requests: list[tuple[str, str, Any, str]] = []
         self.base = ""
 
@@ -118,6 +134,13 @@ class Instance:
             ("DELETE", project + r"/egress/([\w.:-]+)", lambda domain, body: self.domains.remove(domain)),
             ("GET", f"{project}/connections", lambda body: self.connections),
             ("POST", f"{project}/connections", self.connect),
+            ("POST", project + r"/connections/([\w-]+)/check", lambda name, body: self.verdict),
+            ("POST", project + r"/connections/([\w-]+)/sign-in", lambda name, body: {"link": LINK}),
+            ("GET", project + r"/connections/([\w-]+)/tools", lambda name, body: self.views(self.judged, name)),
+            ("PUT", project + r"/connections/([\w-]+)/tools/(.+)", lambda *at, body: self.decide(self.judged, *at, body=body)),
+            ("GET", ws + r"/mcp-servers/([\w-]+)/tools", lambda name, body: self.views(self.installed, name)),
+            ("PUT", ws + r"/mcp-servers/([\w-]+)/tools/(.+)", lambda *at, body: self.decide(self.installed, *at, body=body)),
+            ("GET", f"{project}/activity", self.look),
             ("DELETE", project + r"/connections/([\w-]+)", self.disconnect),
             ("POST", project + r"/engine/(restart|stop)", lambda verb, body: {"state": "stopped", "pid": None}),
             ("GET", f"{project}/engine/logs", lambda body: {"lines": self.log}),
@@ -141,7 +164,7 @@ class Instance:
         return new
 
     def entry(self, name: str, body: Any) -> Any:
-        found = {"resend": RESEND, "filesystem": FILESYSTEM}.get(name)
+        found = {"resend": RESEND, "filesystem": FILESYSTEM, "docs": DOCS}.get(name)
         if found is None:
             raise Refusal(404, "not_found", f"no connector {name!r}; there are filesystem, resend")
         return found
@@ -179,6 +202,7 @@ class Instance:
             "steps": steps,
             "tools": [f"{name}__read"],
             "error": None,
+            **self.connect_says,
         }
         if self.connect_fails is None:
             self.connections.append(connection)
@@ -191,7 +215,32 @@ class Instance:
             if self.connect_fails is None
             else ("failed", {"code": "upstream_failed", "message": self.connect_fails})
         )
-        return Stream([("step", {**steps[0], "state": "running"}), *(("step", step) for step in steps), last])
+        waits = {**steps[-1], "state": "running", "detail": "sign in", "link": LINK}
+        told = [{**steps[0], "state": "running"}, *steps[:-1], *([waits, waits] if self.waits_for_sign_in else []), steps[-1]]
+        return Stream([*(("step", step) for step in told), last])
+
+    @staticmethod
+    def views(of: dict[str, list[dict[str, Any]]], name: str) -> Any:
+        if name not in of:
+            raise Refusal(404, "not_found", f"no {name!r}")
+        return of[name]
+
+    def decide(self, of: dict[str, list[dict[str, Any]]], name: str, tool: str, body: Any) -> Any:
+        view = next(view for view in self.views(of, name) if tool in (view["tool"], view["name"]))
+        if "mode" in body:
+            view |= {"chosen": body["mode"], "mode": body["mode"] or "allow"}
+        if "approve" in body:
+            if body["approve"] != view["fingerprint"]:
+                raise Refusal(409, "conflict", "its definition has changed since")
+            view |= {"held": None}
+        return view
+
+    def look(self, body: Any) -> Any:
+        """Somebody signs in between the second and the third look."""
+        self.looked += 1
+        if self.looked == 3:
+            self.activity.insert(0, {"id": "act_2", "action": "connection.signed_in", "target": "docs"})
+        return self.activity
 
     def disconnect(self, name: str, body: Any) -> Any:
         if not any(connection["name"] == name for connection in self.connections):

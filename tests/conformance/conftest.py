@@ -42,7 +42,7 @@ class _Serving:
 
 @pytest.fixture(scope="package")
 def rootlink(tmp_path_factory: pytest.TempPathFactory, fixtures: dict[str, str]) -> Iterator[Instance]:
-    """One with the fixture mounted five times, each in a workspace called as the way through."""
+    """One with the fixture mounted in every way, each in a workspace called as the way through."""
     for instance in closing(Instance(tmp_path_factory.mktemp("conformance") / "home", "--allow-private", "127.0.0.0/8")):
         for url in fixtures.values():
             instance.allow(urlsplit(url).netloc)
@@ -60,7 +60,8 @@ def _mounts(fixtures: dict[str, str]) -> dict[str, list[dict[str, Any]]]:
     return {
         "http": [far[""]],
         "session": [far["--session-only"]],
-        "stdio": [script(MOUNT, FIXTURE, "--stdio", session="client")],
+        "stdio": [script(MOUNT, FIXTURE, "--stdio")],
+        "session-stdio": [script(MOUNT, FIXTURE, "--stdio", "--session-only", session="client")],
         "stateless-stdio": [script(MOUNT, FIXTURE, "--stdio", "--stateless-only")],
         "beside": [everything, far[""], script("zzz", SERVERS / "plain.py")],
     }

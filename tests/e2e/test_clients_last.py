@@ -1,13 +1,24 @@
-"""A client that is connected does not see its engine go: killed, restarted, stopped, idle, or given a new secret.
+"""A client that is connected does not see its engine go: killed, restarted, stopped, idle, given a new secret, or upgraded.
 
 The official client, in both eras, with its stream open. What was under way ends with an error that says that it may be tried
 again; everything else goes on: the session, its log level, its subscriptions, what it can be asked.
+
+An upgrade: the code on disk is another one, and every program that is started from then on is of it. An engine takes the new one
+at its next start (`rootlink engine restart`, a crash, an idle stop), under a gateway and a provisioner that stay as they are; a
+provisioner that is started anew takes over the engine there is. Only a gateway has to go for its own upgrade, and its clients'
+connections with it (`rootlink down`, `rootlink up`): they connect again, to sessions that are still there.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
+import os
+import shutil
 import signal
+import socket
+import sysconfig
+import venv
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -22,7 +33,7 @@ from mcp import Client, MCPError
 
 from tests.e2e.test_matrix import Person, Rig, said
 from tests.harness import node
-from tests.harness.instance import SERVERS, Instance, closing, eventually, request
+from tests.harness.instance import ROOT, SERVERS, Instance, closing, eventually, request
 from tests.harness.instance import script as script_of
 
 pytestmark = [
@@ -35,52 +46,124 @@ THINGS = ["matrix://own", "matrix://all"]
 ERAS = {"session client": "legacy", "stateless client": "auto"}
 
 
+class Release:
+    """An installed Rootlink of its own, to be upgraded: its code, and a Python that imports that."""
+
+    def __init__(self, folder: Path) -> None:
+        packages = sysconfig.get_path("purelib")
+        self._code = folder / "code"
+        shutil.copytree(ROOT / "src", self._code, ignore=shutil.ignore_patterns("__pycache__"))
+        venv.create(folder / "env", with_pip=False)
+        self.python = folder / "env" / "bin" / "python"
+        (own,) = (folder / "env" / "lib").glob("python*/site-packages")
+        (own / "release.pth").write_text(f"{self._code}\n{packages}\n")
+        self.flags = ("--allow-path", packages)  # what it depends on is not in its environment, where engines look for it
+        self._numbers = itertools.count(1)
+        self.version = ""
+        self.upgrade()
+
+    def upgrade(self) -> str:
+        """What is started from now on is of this version."""
+        number = next(self._numbers)
+        self.version = f"1000.{number}"
+        file = self._code / "rootlink" / "__init__.py"
+        lines = [f'__version__ = "{self.version}"' if "__version__ =" in line else line for line in file.read_text().splitlines()]
+        file.write_text("\n".join(lines) + "\n")
+        os.utime(file, (number, number))  # bytecode is told from older one by time and size
+        return self.version
+
+
+@dataclass(frozen=True)
+class Upgradable(Rig):
+    release: Release
+
+
 @pytest.fixture(scope="module")
-def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upgradable]:
     """`own`: one process a client; `all`: one for all of them; `new`: in the stateless era."""
     folder = tmp_path_factory.mktemp("last")
     shown = folder / "notes"
     shown.mkdir()
     notes = shown / "notes.jsonl"
-    instance = Instance(folder / "home", "--allow-private", "127.0.0.0/8", "--allow-path", str(shown))
+    release = Release(folder / "release")
+    flags = ("--allow-private", "127.0.0.0/8", "--allow-path", str(shown), "--port", str(_free_port()), *release.flags)
+    instance = Instance(folder / "home", *flags, before=(str(release.python),))
     for running in closing(instance):
         for name, era, more in (("own", "session", {"session": "client"}), ("all", "session", {}), ("new", "stateless", {})):
             script = SERVERS / "matrix.py"
             running.mount(name, script, era, "stdio", str(shown), name, paths={"write": [str(shown)]}, **more)
-        yield Rig(running, notes)
+        yield Upgradable(running, notes, release)
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 # what happens to the engine
 
 
-def killed(instance: Instance) -> None:
+def killed(rig: Upgradable) -> None:
     """Returns when it is gone; nobody starts it but who needs it."""
+    instance = rig.instance
     pid = instance.engine_pid()
     instance.programs("engine")[0].send_signal(signal.SIGKILL)
     eventually(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE, what="the end")
 
 
-def restarted(instance: Instance) -> None:
+def restarted(rig: Upgradable) -> None:
+    instance = rig.instance
     before = instance.engine_pid()
     assert instance.project("POST", "/engine/restart").status == 200
     assert instance.engine_pid() != before
 
 
-def stopped(instance: Instance) -> None:
+def stopped(rig: Upgradable) -> None:
+    instance = rig.instance
     assert instance.project("POST", "/engine/stop").status == 200
     eventually(lambda: instance.project("GET", "/engine").data["state"] == "stopped", what="the stop")
 
 
-FATES: dict[str, Callable[[Instance], None]] = {"killed": killed, "restarted": restarted, "stopped": stopped}
+def upgraded(rig: Upgradable) -> None:
+    """To another version than the gateway's, as after `git pull`, `make install`, `rootlink engine restart`."""
+    gateway, before = _of_gateway(rig.instance), _of_engine(rig.instance)
+    version = rig.release.upgrade()
+    restarted(rig)
+    assert (_of_gateway(rig.instance), _of_engine(rig.instance)) == (gateway, version)
+    assert before != version
+
+
+FATES: dict[str, Callable[[Upgradable], None]] = {
+    "killed": killed,
+    "restarted": restarted,
+    "stopped": stopped,
+    "upgraded": upgraded,
+}
+
+
+def _of_gateway(instance: Instance) -> str:
+    return str(request(instance.api, "GET", "/api/v1/version").data["version"])
+
+
+def _of_engine(instance: Instance) -> str:
+    """The version that answers MCP."""
+    said = {"protocolVersion": "2026-07-28", "clientInfo": {"name": "t", "version": "1"}, "clientCapabilities": {}}
+    asked = {"jsonrpc": "2.0", "id": 1, "method": "server/discover"}
+    asked["params"] = {"_meta": {f"io.modelcontextprotocol/{name}": value for name, value in said.items()}}
+    headers = {"authorization": f"Bearer {instance.key}", "accept": "application/json, text/event-stream"}
+    headers |= {"mcp-protocol-version": "2026-07-28", "mcp-method": "server/discover"}
+    answer = request(instance.api, "POST", "/mcp", asked, headers)
+    return str(answer.json["result"]["_meta"]["io.modelcontextprotocol/serverInfo"]["version"])
 
 
 @pytest.fixture(params=FATES)
-def fate(request: pytest.FixtureRequest, rig: Rig) -> Callable[[], Any]:
+def fate(request: pytest.FixtureRequest, rig: Upgradable) -> Callable[[], Any]:
     """What happens to the engine in this test; to be awaited."""
     happen = FATES[request.param]
 
     async def fall() -> None:
-        await asyncio.to_thread(happen, rig.instance)
+        await asyncio.to_thread(happen, rig)
 
     return fall
 
@@ -310,6 +393,39 @@ async def test_another_program_that_dies_is_not_the_end_of_a_session(rig: Rig, m
         assert said(await client.call_tool("own__who"))
         if name == "gateway":
             await until(lambda: _streams(rig.instance) > 0, "its stream")
+        await noticed(rig, person)
+
+
+async def test_a_provisioner_of_another_version_takes_over_the_engine_there_is(rig: Upgradable, mode: str) -> None:
+    person = Connected()
+    async with asyncio.timeout(60), person.connected(rig, mode) as client:
+        assert said(await client.call_tool("own__who"))
+        pid, version = rig.instance.engine_pid(), _of_engine(rig.instance)
+        rig.release.upgrade()
+        (provisioner,) = rig.instance.programs("provisioner")
+        provisioner.send_signal(signal.SIGKILL)
+        await until(lambda: [one for one in rig.instance.programs("provisioner") if one.pid != provisioner.pid], "the next", 20)
+        await asyncio.to_thread(eventually, lambda: _answers(rig.instance), what="an answer", wait=20)
+        assert said(await client.call_tool("own__who"))
+        assert (rig.instance.engine_pid(), _of_engine(rig.instance)) == (pid, version)
+        await noticed(rig, person)
+        await asyncio.to_thread(restarted, rig)
+        assert _of_engine(rig.instance) == rig.release.version
+        assert said(await client.call_tool("own__who"))
+        await noticed(rig, person)
+
+
+async def test_a_session_is_still_there_when_all_of_rootlink_was_upgraded(rig: Upgradable) -> None:
+    """Its connections end with the gateway; the client asks in the same session, and opens its stream again."""
+    person = Connected()
+    async with asyncio.timeout(90), person.connected(rig, "legacy") as client:
+        assert said(await client.call_tool("own__who"))
+        version = rig.release.upgrade()
+        await asyncio.to_thread(rig.instance.down)
+        await asyncio.to_thread(rig.instance.up)
+        assert (_of_gateway(rig.instance), _of_engine(rig.instance)) == (version, version)
+        assert said(await client.call_tool("own__who"))["info"]
+        await until(lambda: _streams(rig.instance) > 0, "its stream")
         await noticed(rig, person)
 
 

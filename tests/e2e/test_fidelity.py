@@ -251,11 +251,20 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Pair]]
                 else:
                     assert process.stdout is not None
                     direct = _mounted(running, mount, era, int(process.stdout.readline()))
+                _agree_to(running, mount)
                 made[mount] = Pair(mount, direct, Posts(running.mcp, era, bearer).open())
             yield made
         finally:
             for process in started:
                 process.communicate()
+
+
+def _agree_to(instance: Instance, mount: str) -> None:
+    """Its tools have control characters in their schemas, and are held back for that."""
+    for view in instance.engine("GET", f"/mcp-servers/{mount}/tools").data:
+        if view["held"]:
+            answer = instance.engine("PUT", f"/mcp-servers/{mount}/tools/{view['tool']}", {"approve": view["fingerprint"]})
+            assert answer.status == 200, answer.body
 
 
 def _mounted(instance: Instance, name: str, era: str, port: int) -> Posts:

@@ -12,11 +12,15 @@ from rootlink.engine.calls import Call, Client
 from rootlink.engine.dispatch import Caller, Dispatch
 from rootlink.engine.functions.host import FunctionHost
 from rootlink.engine.mounts.listing import Catalogue
+from rootlink.engine.mounts.mount import at_any_time
 from rootlink.engine.mounts.supervisor import Mounts
 from rootlink.engine.own_tools import DEFINITIONS
 from rootlink.engine.rpc import METHOD_NOT_FOUND, RpcError
 from rootlink.engine.tokens import Tokens
+from rootlink.engine.tools.control import Kept
+from rootlink.engine.tools.guard import Guard, Owner
 from rootlink.errors import NotFound
+from rootlink.wire.tools import ToolRules
 from tests.harness.calls import Told
 
 Answer = Callable[[dict[str, Any], Call | None], Any]
@@ -43,8 +47,15 @@ class Mounted:
         return self.variants.get(client.key, self.catalogue) if client is not None else self.catalogue
 
     async def request(
-        self, method: str, params: dict[str, Any] | None = None, *, timeout: float | None = None, call: Call | None = None
+        self,
+        method: str,
+        params: dict[str, Any] | None = None,
+        *,
+        timeout: float | None = None,
+        call: Call | None = None,
+        admit: Callable[[], None] = at_any_time,
     ) -> Raw:
+        admit()
         self.asked.append((method, params or {}))
         self.timeouts.append(timeout)
         if method not in self._answers:
@@ -92,10 +103,22 @@ class OwnDefinitions:
         return {"content": [{"type": "text", "text": name}]}
 
 
-def dispatch(*mounts: Mounted, tokens: Tokens | None = None) -> Dispatch:
+def guarding(*mounts: Mounted, rules: ToolRules | None = None) -> Guard:
+    """A guard that knows them and has agreed to nothing yet."""
+    guard = Guard(lambda owner, kept: None, hidden)
+    for mount in mounts:
+        guard.hold(Owner(mount.ws, "mount", mount.name), Kept(rules or ToolRules()))
+    return guard
+
+
+def hidden(text: str) -> str:
+    return text.replace("hunter2", "***")
+
+
+def dispatch(*mounts: Mounted, tokens: Tokens | None = None, guard: Guard | None = None) -> Dispatch:
     held = cast("Mounts", Held(*mounts))
     functions = cast("FunctionHost", NoFunctions())
-    return Dispatch(held, functions, OwnDefinitions(), lambda text: text.replace("hunter2", "***"), tokens)
+    return Dispatch(held, functions, OwnDefinitions(), hidden, guard or guarding(*mounts), tokens)
 
 
 def session(key: str = "s", **more: Any) -> Told:

@@ -20,7 +20,7 @@ from rootlink.engine.installer import Installer
 from rootlink.engine.mounts.listing import Catalogue
 from rootlink.engine.rpc import RpcError
 from rootlink.engine.tokens import MAX_TOKEN, Tokens
-from tests.engine.held import ADA, Held, Mounted, dispatch, stateless
+from tests.engine.held import ADA, Held, Mounted, dispatch, guarding, stateless
 from tests.engine.posting import ALICE, ALL, Era, Port
 from tests.engine.session_client import Client, served
 
@@ -159,7 +159,7 @@ def test_a_list_that_changed_costs_no_writing_of_the_others() -> None:
             written.append(name)
 
     loud, quiet = Mounted("loud"), Mounted("quiet")
-    installer = Installer(Held(loud, quiet), None, Book(), Changes(), str, None, None)  # type: ignore[arg-type]
+    installer = Installer(Held(loud, quiet), None, Book(), Changes(), str, None, None, guarding(loud, quiet))  # type: ignore[arg-type]
     for number in range(3):
         loud.catalogue = Catalogue(tools=[{"name": f"t{number}"}])
         installer.changed("main", {"tools"})

@@ -26,7 +26,7 @@ def test_what_a_server_installed_by_hand_cannot_have_is_named(more: dict[str, ob
 
 
 def test_an_ai_is_told_of_everything_a_server_can_be_given() -> None:
-    assert set(INSTALL_SCHEMA["properties"]) == set(MountSpec.__struct_fields__) - {"lock"}
+    assert set(INSTALL_SCHEMA["properties"]) == set(MountSpec.__struct_fields__) - {"lock", "files", "oauth", "start_secs"}
 
 
 def test_no_workspace_is_called_as_a_path_of_mcps_own() -> None:

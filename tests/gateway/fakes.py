@@ -18,8 +18,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from rootlink.errors import RootlinkError, envelope
 from rootlink.gateway.protocol import GatewayProtocol, abort_of
 from rootlink.store import Store
-from rootlink.wire.engine import InstallEvent
+from rootlink.wire.checks import Verdict
+from rootlink.wire.engine import InstallEvent, SignedIn
 from rootlink.wire.provisioner import EngineAddress, EngineView
+from rootlink.wire.tools import ToolRules, ToolView
 
 
 class _Quiet(uvicorn.Server):
@@ -160,6 +162,9 @@ class FakeProvisioner:
         self.refreshing: asyncio.Event | None = None  # when set, a refresh waits for it
         self.refusal: RootlinkError | None = None
         self.decisions: Callable[[str], None] = lambda project: None
+        self.tools: list[ToolView] = []  # what an engine says of a connection's tools; rules in the store change them
+        self.verdict = Verdict()
+        self.back: list[tuple[str, SignedIn]] = []  # what browsers brought back
         self._folder = folder
         self._stops: dict[str, list[asyncio.Event]] = {}
         self._serving: dict[str, list[asyncio.Task[None]]] = {}
@@ -171,6 +176,7 @@ class FakeProvisioner:
                 Route("/projects/{project}/{verb}", self._project, methods=["POST"]),
                 Route("/connections/{id}/reconcile", self._reconcile, methods=["POST"]),
                 Route("/connections/{id}/remove", self._remove, methods=["POST"]),
+                Route("/connections/{id}/{verb}", self._asked, methods=["GET", "POST"]),
                 Route("/healthz", self._health),
             ]
         )
@@ -230,6 +236,9 @@ class FakeProvisioner:
 
     async def _project(self, request: Request) -> Response:
         self.calls.append(f"{request.path_params['verb']} {request.path_params['project']}")
+        if request.path_params["verb"] == "sign-ins":
+            self.back.append((request.path_params["project"], msgspec.json.decode(await request.body(), type=SignedIn)))
+            return _error(self.refusal) if self.refusal is not None else _ok({"connection": "docs"})
         if request.path_params["verb"] == "decisions":
             self.decisions(request.path_params["project"])
         if self.refreshing is not None:
@@ -260,8 +269,29 @@ class FakeProvisioner:
         await asyncio.to_thread(self.store.connections.remove, request.path_params["id"])
         return _ok({})
 
+    async def _asked(self, request: Request) -> Response:
+        id, verb = request.path_params["id"], request.path_params["verb"]
+        self.calls.append(f"{verb} {id}")
+        if self.refusal is not None:
+            return _error(self.refusal)
+        row = await asyncio.to_thread(self.store.connections.by_id, id)
+        assert row is not None
+        answers: dict[str, Callable[[], Any]] = {
+            "tools": lambda: [judged(tool, row.rules) for tool in self.tools],
+            "check": lambda: self.verdict,
+            "sign-in": lambda: {"link": "https://login.example/authorize?state=x"},
+        }
+        return _ok(answers[verb]())
+
     async def _health(self, request: Request) -> Response:
         return _ok({})
+
+
+def judged(tool: ToolView, rules: ToolRules) -> ToolView:
+    """As an engine does it, as far as these tests care."""
+    chosen = rules.modes.get(tool.tool)
+    held = tool.held if rules.pins.get(tool.tool) != tool.fingerprint else None
+    return msgspec.structs.replace(tool, chosen=chosen, mode=chosen or "allow", held=held)
 
 
 def _ok(data: object) -> Response:

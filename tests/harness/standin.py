@@ -57,7 +57,7 @@ class Authority:
 @dataclass
 class StandIn:
     """`answer` gets what was asked, gives (status, data). `connections` counts even those that never asked; `names` are those
-    that TLS asked for."""
+    that TLS asked for. `away`: who comes is cut off at once."""
 
     name: str
     port: int
@@ -66,6 +66,7 @@ class StandIn:
     seen: list[Seen] = field(default_factory=list)
     connections: int = 0
     names: list[str | None] = field(default_factory=list)
+    away: bool = False
 
     @property
     def pin(self) -> list[str]:
@@ -147,6 +148,9 @@ def standin(
         def get_request(self) -> Any:
             connection, address = super().get_request()
             here[0].connections += 1
+            if here[0].away:
+                connection.close()
+                raise OSError("nobody is here")
             return context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False), address
 
         def handle_error(self, request: Any, client_address: Any) -> None:

@@ -17,7 +17,7 @@ from rootlink.wire.mounts import MountSpec, Paths
 from tests.harness import node
 from tests.harness.calls import Told
 from tests.mounts.conftest import MakeMounts
-from tests.mounts.ground import call, tree, until
+from tests.mounts.ground import SERVERS, call, tree, until
 
 STORE = Path(__file__).resolve().parents[2] / ".tests" / "mounts-store"
 MEMORY = "@modelcontextprotocol/server-memory@2026.8.31"
@@ -73,3 +73,23 @@ async def test_everything_shows_all_kinds_and_its_progress(make: MakeMounts) -> 
     params = {"name": "trigger-long-running-operation", "arguments": {"duration": 1, "steps": 2}}
     await mount.request("tools/call", params, call=told)
     await until(lambda: len(told.steps) == 2, "both steps were told")
+
+
+@pytest.mark.parametrize(
+    ("command", "args", "version"),
+    [
+        ("python", [str(SERVERS / "sdk_stdio.py")], "2026-07-28"),
+        ("node", [str(SERVERS / "sdk_stdio.mjs"), str(node.HOME / "node_modules")], "2026-07-28"),
+        ("node", [node.EVERYTHING, "stdio"], "2025-11-25"),
+    ],
+    ids=["Python's SDK 2", "TypeScript's SDK 2", "TypeScript's SDK 1"],
+)
+async def test_a_server_on_an_sdk_is_spoken_to_in_the_newest_era_it_has(
+    make: MakeMounts, command: str, args: list[str], version: str
+) -> None:
+    await asyncio.to_thread(node.ready)
+    mount = await make().add("main", MountSpec("sdk", "stdio", command=command, args=args))
+    assert mount.catalogue.version == version
+    assert mount.catalogue.tools
+    if version == "2026-07-28":
+        assert await call(mount, "add", a=1, b=2) == "3"

@@ -183,7 +183,7 @@ async def test_a_server_with_an_endless_name_is_refused(make: MakeMounts) -> Non
 
         async def notify(self, method: str, params: Any = None) -> None: ...
 
-    from rootlink.engine.mounts.era import initialize
+    from rootlink.engine.mounts.handshake import initialize
 
     with pytest.raises(UpstreamFailed, match="of its name and capabilities"):
         await initialize(Link(), "far")  # type: ignore[arg-type]

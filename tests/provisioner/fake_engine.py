@@ -5,7 +5,13 @@
     traceback           end at once with a traceback
     deaf                ignore TERM, and answer /internal/stop without stopping
     litter              at start, leave a process behind in a session of its own; its pid goes to `litter`
-    install             "ok" | "fail" | "hold" (until the file `release` is there) | "die" (once)
+    install             "ok" | "fail" | "hold" (until the file `release` is there) | "die" (once) | "sign-in": tell a link until
+                        `release` is there, which the end of a sign-in makes too
+    refuses             an argument of a mount whose install fails
+    found, seen         members of what an install, and every later look, says of the connection
+    verdict             what a check answers
+    handed              the grants it has to hand over; `grants` "stubborn": it forgets none of them
+    trial               "die"
     after_install       "hold": as above, between having installed and saying so
     remove              "hold": as above, between having removed and saying so
     environment         "refuse": answer new secrets with 503
@@ -22,6 +28,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +36,24 @@ import msgspec
 
 from rootlink.programs import prctl
 from rootlink.provisioner.launch import hold
-from rootlink.wire.engine import EngineConfig, Environment
+from rootlink.wire.engine import EngineConfig, Environment, Runs, Trial
 from rootlink.wire.mounts import Actual, Desired, digest
 
 CONFIG = msgspec.json.decode(sys.stdin.buffer.read(), type=EngineConfig)
 STATE = Path(CONFIG.state_dir)
+VIEW = {
+    "tool": "one",
+    "name": "memory__one",
+    "title": "One",
+    "description": "",
+    "access": "read",
+    "mode": "allow",
+    "chosen": None,
+    "held": None,
+    "flags": [],
+    "tokens": 7,
+    "fingerprint": "f1",
+}
 
 
 def knob(name: str) -> Any:
@@ -53,6 +73,7 @@ class Engine:
         self.secrets, self.policy = dict(CONFIG.secrets), CONFIG.policy
         self.last, self.stopping, self.stopped = time.monotonic(), False, asyncio.Event()
         self.decisions: list[dict[str, Any]] = []
+        self.taken: set[str] = set()  # grants
         self.applying: dict[str, asyncio.Event] = {}  # installs that hang until they are set
         try:
             self.held = msgspec.json.decode((STATE / "state.json").read_bytes(), type=dict[str, Actual])
@@ -74,6 +95,9 @@ class Engine:
                 answer = (401, {"code": "unauthorized", "message": "wrong key"})
             elif method == "PUT" and path.startswith("/internal/connections/"):
                 await self.apply(msgspec.json.decode(body, type=Desired), writer)
+                return
+            elif path == "/internal/trials":
+                await self.try_out(msgspec.json.decode(body, type=Desired), writer)
                 return
             else:
                 answer = await self.answer(method, path, body)
@@ -108,11 +132,13 @@ class Engine:
                 changed = sorted({name for name, _ in given.secrets.items() ^ self.secrets.items()})
                 self.secrets, self.policy = dict(given.secrets), given.policy
                 note("environment", sorted(self.secrets), self.policy.allow)
+                note("rules", msgspec.to_builtins(given.rules))
                 return 200, {"restarted": changed}
             case "GET", "/internal/connections":
                 if knob("silent_connections"):
                     return 500, {"code": "internal", "message": "broken"}
-                return 200, [msgspec.to_builtins(one) for one in self.held.values()]
+                seen = knob("seen") or {}
+                return 200, [{**msgspec.to_builtins(one), **seen} for one in self.held.values()]
             case "DELETE", _ if path.startswith("/internal/connections/"):
                 note("delete", path.rsplit("/", 1)[1])
                 if (under_way := self.applying.get(path.rsplit("/", 1)[1])) is not None:
@@ -122,6 +148,22 @@ class Engine:
                 if knob("remove") == "hold":
                     await released()
                 return 200, {"removed": removed}
+            case "GET", _ if path.endswith("/tools"):
+                return 200, [VIEW]
+            case "POST", _ if path.endswith("/check"):
+                note("check", json.loads(body))
+                return 200, knob("verdict") or {"label": "octocat", "notes": ["may write"]}
+            case "POST", _ if path.endswith("/sign-in"):
+                return 200, {"link": "https://login.example/authorize?state=x"}
+            case "POST", "/internal/sign-ins":
+                note("signed in", json.loads(body))
+                (STATE / "release").touch()
+                return 200, {"connection": "docs"}
+            case "POST", "/internal/grants":
+                taken = json.loads(body)["taken"]
+                note("grants", taken)
+                self.taken |= set() if knob("grants") == "stubborn" else set(taken)
+                return 200, [grant for grant in knob("handed") or [] if grant["id"] not in self.taken]
             case "POST", "/internal/decisions":
                 handed, self.decisions = self.decisions, []
                 return 200, handed
@@ -136,30 +178,31 @@ class Engine:
 
     async def apply(self, desired: Desired, writer: asyncio.StreamWriter) -> None:
         note("put", desired.id, sorted(self.secrets))
-        writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n")
-
-        async def tell(event: dict[str, Any]) -> None:
-            line = json.dumps(event).encode() + b"\n"
-            writer.write(b"%x\r\n%b\r\n" % (len(line), line))
-            await writer.drain()
-
-        await tell({"step": {"step": "install", "state": "running", "detail": "working"}})
+        note("asked", desired.id, len(desired.checks), msgspec.to_builtins(desired.rules))
+        tell = self.story(writer)
+        await tell(step("running", "working"))
         how = knob("install") or "ok"
         if how == "die" and not (STATE / "died").exists():
             (STATE / "died").touch()
             os.kill(os.getpid(), signal.SIGKILL)
         if how == "hold":
             await released()
+        if how == "sign-in":
+            while not (STATE / "release").exists():
+                await tell(step("running", "sign in", link="https://login.example/authorize?state=x"))
+                await asyncio.sleep(0.05)
+            await tell(step("running", "signed in"))
         if how == "hang":
             taken_away = self.applying[desired.id] = asyncio.Event()
             await taken_away.wait()
             await tell({"failed": {"code": "not_found", "message": "it was taken away"}})
-        elif how == "fail":
+        elif how == "fail" or (desired.mount is not None and knob("refuses") in desired.mount.args):
             await tell({"step": {"step": "install", "state": "failed", "detail": "no such package"}})
             await tell({"failed": {"code": "upstream_failed", "message": "no such package"}})
         else:
             tools = [f"{desired.name}__one", f"{desired.name}__two"]
             actual = Actual(desired.id, desired.ws, desired.name, "mount", digest(desired), "ready", tools)
+            actual = msgspec.structs.replace(actual, **(knob("found") or {}))
             self.held[desired.id] = actual
             self.save()
             if knob("after_install") == "hold":
@@ -169,6 +212,31 @@ class Engine:
             await tell({"done": msgspec.to_builtins(actual)})
         writer.write(b"0\r\n\r\n")
         await writer.drain()
+
+    def story(self, writer: asyncio.StreamWriter) -> Callable[[dict[str, Any]], Awaitable[None]]:
+        writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n")
+
+        async def tell(event: dict[str, Any]) -> None:
+            line = json.dumps(event).encode() + b"\n"
+            writer.write(b"%x\r\n%b\r\n" % (len(line), line))
+            await writer.drain()
+
+        return tell
+
+    async def try_out(self, desired: Desired, writer: asyncio.StreamWriter) -> None:
+        tell = self.story(writer)
+        await tell(step("running", "trying"))
+        if knob("trial") == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        assert desired.mount is not None
+        runs = Runs(server={"name": desired.mount.name})
+        await tell({"tried": msgspec.to_builtins(Trial(runs, runs, desired.mount))})
+        writer.write(b"0\r\n\r\n")
+        await writer.drain()
+
+
+def step(state: str, detail: str, **more: str) -> dict[str, Any]:
+    return {"step": {"step": "install", "state": state, "detail": detail, **more}}
 
 
 async def released() -> None:
@@ -196,6 +264,7 @@ def litter() -> None:
 async def main() -> None:
     facts = {"secrets": dict(CONFIG.secrets), "environ": sorted(os.environ), "allow": CONFIG.policy.allow}  # noqa: TID251
     note("spawn", facts)
+    note("config", {"seal": CONFIG.seal, "rules": msgspec.to_builtins(CONFIG.rules)})
     note("tier", {name: getattr(CONFIG, name) for name in ("sandbox", "no_stdio", "doors", "package_ports")})
     if knob("traceback"):
         raise ValueError("words of /some/file.py")

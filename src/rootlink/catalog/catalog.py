@@ -28,9 +28,13 @@ class Catalog:
         return entry
 
 
-def load(path: Path = ENTRIES) -> Catalog:
-    """Every folder under `path` that holds a `connector.json`. `Invalid` with every broken rule of every entry."""
+def load(path: Path = ENTRIES, own: Path | None = None) -> Catalog:
+    """Every folder under `path` that holds a `connector.json`. `own`: a folder of the operator's, of which an entry takes the
+    place of the one of the same name. `Invalid` with every broken rule of every entry."""
     folders = [folder.read(found.parent) for found in sorted(path.glob(f"*/{folder.MANIFEST}"))]
+    if own is not None:
+        added = [folder.read(found.parent) for found in sorted(own.glob(f"*/{folder.MANIFEST}"))]
+        folders = list({one.slug: one for one in [*folders, *added]}.values())
     problems = [f"connector {one.slug!r}: {problem}" for one in folders for problem in rules.problems(one)]
     if problems:
         raise Invalid("the catalogue breaks its rules:\n" + "\n".join(problems))

@@ -7,35 +7,70 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
-from urllib.parse import urlsplit
+
+import msgspec
 
 from rootlink import names
+from rootlink.catalog import address, checking
 from rootlink.catalog.field import Field, expand, field, variables
 from rootlink.catalog.folder import Folder
-from rootlink.catalog.manifest import ENGINE_VARIABLES, Argument, Check, Input, Kind, Lifecycle, Manifest, Named
-from rootlink.egress import hosts as egress_hosts
-from rootlink.errors import Invalid
+from rootlink.catalog.manifest import ENGINE_VARIABLES, Argument, Input, Kind, Lifecycle, Manifest, Named, Package, Remote
+from rootlink.egress.hosts import Rule
+from rootlink.errors import Invalid, NotFound
+from rootlink.wire.checks import Check
+from rootlink.wire.tools import ToolRules
 
 _START = {"npm": ("npx", "-y"), "pypi": ("uvx",)}  # what people paste from a README; the engine makes a pinned install of it
-_PORTS = {"https": 443, "http": 80, "postgres": 5432, "postgresql": 5432}
+_FROM = {"npm": "--package", "pypi": "--from"}  # before a package whose program has another name
+_TRANSPORT = {"streamable-http": "http", "sse": "sse"}
 
 
 class Entry:
-    """`folder` keeps the rules (`rules.py`); `catalog.load()` sees to that."""
+    """`folder` keeps the rules (`rules.py`); `catalog.load()` sees to that. A variant is an entry as well, of the same name."""
 
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
         self._manifest = folder.manifest
         self._own = folder.manifest.own
         self.fields: list[Field] = list(fields(folder.manifest))
+        self.variants: dict[str, Entry] = {name: Entry(one) for name, one in folder.variants.items()}
+
+    @classmethod
+    def from_manifest(cls, manifest: Manifest) -> Entry:
+        """Of a server that somebody brought: no folder, no lock."""
+        return cls(Folder(manifest.own.slug, manifest))
+
+    @property
+    def variant_name(self) -> str | None:
+        """None: the entry itself."""
+        return (self._own.variant.name or None) if self._own.variant else None
+
+    def variant(self, name: str | None) -> Entry:
+        """The entry itself for None. `NotFound`, naming what there is."""
+        if not name:
+            return self
+        found = self.variants.get(name)
+        if found is None:
+            there_are = f"there are: {', '.join(sorted(self.variants))}" if self.variants else "it has none"
+            raise NotFound(f"connector {self.name} has no variant {name[:63]!r}; {there_are}")
+        return found
 
     @property
     def name(self) -> str:
         return self._own.slug
 
     @property
+    def manifest(self) -> Manifest:
+        return self._manifest
+
+    @property
     def kind(self) -> Kind:
         return self._own.kind
+
+    @property
+    def version(self) -> str:
+        """Of the entry, not of what it installs."""
+        return self._manifest.version
 
     @property
     def title(self) -> str:
@@ -59,21 +94,26 @@ class Entry:
         return self._own.egress.hosts
 
     @property
-    def tools(self) -> list[dict[str, str]]:
-        return [{"name": name, "access": tool.access, "description": tool.preview} for name, tool in self._own.tools.items()]
+    def tools(self) -> list[dict[str, Any]]:
+        """`default` "off": it is not there until somebody switches it on."""
+        return [
+            {"name": name, "access": tool.access, "description": tool.preview, "default": tool.default}
+            for name, tool in self._own.tools.items()
+        ]
 
     @property
     def lifecycle(self) -> Lifecycle:
         return self._own.lifecycle
 
     @property
-    def verify(self) -> list[Check]:
-        return self._own.verify
-
-    @property
     def lock(self) -> str | None:
         """The text of `package-lock.json`."""
         return self._folder.lock
+
+    @property
+    def icon(self) -> str | None:
+        """SVG, as text."""
+        return self._folder.icon
 
     def summary(self) -> dict[str, Any]:
         """One item of GET /v1/catalog."""
@@ -84,19 +124,41 @@ class Entry:
             "description": self.description,
             "categories": self.categories,
             "status": self.lifecycle.status,
+            "icon": f"/v1/catalog/{self.name}/icon" if self.icon is not None else None,
         }
 
     def detail(self) -> dict[str, Any]:
-        """GET /v1/catalog/{name}."""
+        """GET /v1/catalog/{name}: what a person decides by before connecting. `variants` have the members of the entry, and say
+        under `variant`, `way` and `apart` what they are; so does the entry itself, whose `variant` is None. `hosts_from`: fields
+        whose values are hosts or URLs. `checks`: what is asked before the connection is kept. Seconds are None where the engine's
+        defaults apply."""
+        return {
+            **self._shown(),
+            "variants": [one._shown() for one in self.variants.values()],
+        }
+
+    def _shown(self) -> dict[str, Any]:
+        own = self._own
         return {
             **self.summary(),
-            "version": self._manifest.version,
+            "variant": self.variant_name,
+            "way": own.variant.title if own.variant else None,
+            "apart": own.variant.note if own.variant else None,
+            "version": self.version,
             "website": self._manifest.website_url,
+            "maker": own.maker,
             "fields": [each.view() for each in self.fields],
             "hosts": self.hosts,
+            "hosts_from": [*own.egress.from_url, *own.egress.from_hosts],
+            "sign_in": own.auth is not None,
             "access": self.access,
             "tools": self.tools,
+            "checks": [check.title for check in own.verify],
             "package": self._package_view(),
+            "endpoint": self._remote.url if self._remote else None,
+            "start_secs": own.runtime.start_timeout_s or own.runtime.timeout_s,
+            "call_secs": own.function.timeout_s if own.function else own.runtime.timeout_s,
+            "at_once": own.runtime.concurrency,
             "note": self.lifecycle.note,
             "replaced_by": self.lifecycle.replaced_by,
         }
@@ -115,23 +177,51 @@ class Entry:
                 each.values(given)
 
     def hosts_for(self, inputs: Mapping[str, Any], secrets: Mapping[str, str]) -> list[str]:
-        """`hosts`, and those of the URLs the user gave. Each is a rule of an allowlist (`egress/hosts.py`)."""
-        given = {**inputs, **secrets}
-        return list(dict.fromkeys([*self.hosts, *(self._host_of(name, given.get(name)) for name in self._own.egress.from_url)]))
+        """`hosts`, and those that the user's values name. Each is a rule of an allowlist (`egress/hosts.py`). `Invalid`."""
+        own, given = self._own.egress, {**inputs, **secrets}
+        named = [str(self._place(name, given.get(name))) for name in own.from_url]
+        for each in self.fields:
+            if each.name in own.from_hosts:
+                texts = each.fallback if given.get(each.name) is None else each.values(given[each.name])
+                named += [address.site(each.name, text) for text in texts]
+        return list(dict.fromkeys([*self.hosts, *named]))
 
     def desired(
-        self, name: str, inputs: Mapping[str, Any], secret_names: Mapping[str, str], hosts: Iterable[str] | None = None
+        self,
+        name: str,
+        inputs: Mapping[str, Any],
+        secret_names: Mapping[str, str],
+        hosts: Iterable[str] | None = None,
+        *,
+        redirect: str = "",
     ) -> dict[str, Any]:
         """`{"mount": wire.MountSpec}` or `{"function": wire.FunctionSpec}` as plain dicts, for a connection called `name`.
 
         `secret_names`: for each secret field that has a value, what it is called in the vault. `hosts`: of `hosts_for`, when the
-        entry takes hosts from the user's values. Call `check` first.
+        entry takes hosts from the user's values. `redirect`: where a sign-in comes back to. Call `check` first.
         """
         values = self._values(inputs, secret_names)
         egress = list(self.hosts if hosts is None else hosts)
         if self.kind == "function":
             return {"function": self._function(names.function_name(name), values, egress)}
-        return {"mount": self._mount(names.mount_name(name), values, egress)}
+        mount = {"name": names.mount_name(name), "egress": egress, **self._limits()}
+        for package in self._manifest.packages:
+            mount |= self._child(package, values)
+        for remote in self._manifest.remotes:
+            mount |= self._far(remote, name, values, redirect)
+        return {"mount": {member: value for member, value in mount.items() if value is not None}}
+
+    def checks(self, inputs: Mapping[str, Any], secret_names: Mapping[str, str], secrets: Mapping[str, str]) -> list[Check]:
+        """What is asked before the connection is kept. Names are as for `desired`; `secrets` are read for nothing but the host
+        and port of a URL, and what is not given there is not dialled beforehand. Call `check` first."""
+        return checking.wired(self._own.verify, self._values(inputs, secret_names), {**inputs, **secrets})
+
+    def rules(self) -> ToolRules:
+        """Of the tools: the catalogue's labels, which of them are off, and that a tool nobody agreed to is held back."""
+        tools = self._own.tools
+        off = {name: "off" for name, tool in tools.items() if tool.default == "off"}
+        plain = {"access": {name: tool.access for name, tool in tools.items()}, "modes": off, "closed": True}
+        return msgspec.convert(plain, ToolRules)
 
     def _check_known(self, inputs: Mapping[str, Any], secrets: Mapping[str, Any]) -> None:
         known = {each.name: each for each in self.fields}
@@ -154,17 +244,10 @@ class Entry:
                 data={"field": each.name},
             )
 
-    def _host_of(self, name: str, url: object) -> str:
+    def _place(self, name: str, url: object) -> Rule:
         if not isinstance(url, str):
             raise Invalid(f"give {name} a value: the host it names has to be allowed", data={"field": name})
-        try:
-            parts = urlsplit(url)
-            host, port = parts.hostname or "", parts.port or _PORTS.get(parts.scheme)
-        except ValueError:
-            host, port = "", None
-        if not host or port is None:
-            raise Invalid(f"{name} must be a URL that names a host and a port", data={"field": name})
-        return str(egress_hosts.Rule(egress_hosts.canonical(host), port))
+        return address.of(name, url)
 
     def _values(self, inputs: Mapping[str, Any], secret_names: Mapping[str, str]) -> dict[str, list[str]]:
         """Of each field that has any: its texts, of which a secret's are references."""
@@ -180,23 +263,55 @@ class Entry:
                 self._check_missing(each, ())
         return values
 
-    def _mount(self, name: str, values: dict[str, list[str]], egress: list[str]) -> dict[str, Any]:
-        package = self._manifest.packages[0]
+    def _limits(self) -> dict[str, Any]:
+        runtime = self._own.runtime
+        return {
+            "start_secs": runtime.start_timeout_s,
+            "timeout_secs": runtime.timeout_s,
+            "concurrency": runtime.concurrency,
+            "session": runtime.session,
+        }
+
+    def _child(self, package: Package, values: dict[str, list[str]]) -> dict[str, Any]:
         command, *start = _START[package.registry_type]
-        spec: dict[str, Any] = {
-            "name": name,
+        asked = f"{package.identifier}@{package.version}" if package.version else package.identifier
+        program = self._own.runtime.program
+        named = [asked] if program is None else [_FROM[package.registry_type], asked, program]
+        return {
             "transport": "stdio",
             "command": command,
-            "args": [*start, f"{package.identifier}@{package.version}", *_arguments(package.package_arguments, values)],
+            "args": [*start, *named, *_arguments(package.package_arguments, values)],
             "env": _environment(package.environment_variables, values),
-            "egress": egress,
             "paths": self._paths(values),
+            "files": self._own.files,
             "lock": self.lock,
-            "timeout_secs": self._own.runtime.timeout_s,
-            "concurrency": self._own.runtime.concurrency,
-            "session": self._own.runtime.session,
         }
-        return {member: value for member, value in spec.items() if value is not None}
+
+    def _far(self, remote: Remote, name: str, values: dict[str, list[str]], redirect: str) -> dict[str, Any]:
+        return {
+            "transport": _TRANSPORT[remote.type],
+            "endpoint": _filled(remote.url, values),
+            "headers": _environment(remote.headers, values),
+            "oauth": self._oauth(name, values, redirect),
+        }
+
+    def _oauth(self, name: str, values: dict[str, list[str]], redirect: str) -> dict[str, Any] | None:
+        """The grant is the connection's own, whatever else the project has of this connector."""
+        auth = self._own.auth
+        if auth is None:
+            return None
+        secret = f"{_shout(self.name)}_OAUTH" + ("" if name == self.name else f"__{_shout(name)}")
+        return {
+            "secret": names.secret_name(secret),
+            "redirect": redirect,
+            "client_id": auth.client_id and _filled(auth.client_id, values),
+            "client_secret": auth.client_secret and _filled(auth.client_secret, values),
+            "scopes": auth.scopes,
+        }
+
+    @property
+    def _remote(self) -> Remote | None:
+        return self._manifest.remotes[0] if self._manifest.remotes else None
 
     def _paths(self, values: dict[str, list[str]]) -> dict[str, list[str]]:
         """Which directories the mount may see: of the host's (the operator must have opened them) and of the engine's."""
@@ -238,7 +353,7 @@ def fields(manifest: Manifest) -> Iterator[Field]:
         if source.value is None:
             yield field(name, source, hints.get(name), multiple=multiple)
         else:
-            for variable in variables(source.value):
+            for variable in dict.fromkeys(variables(source.value)):
                 if variable not in ENGINE_VARIABLES:
                     yield field(variable, source.variables[variable], hints.get(variable))
 
@@ -247,7 +362,21 @@ def _sources(manifest: Manifest) -> Iterator[tuple[str, Input, bool]]:
     for package in manifest.packages:
         yield from ((named.name, named, False) for named in package.environment_variables)
         yield from ((argument.label, argument, argument.is_repeated) for argument in package.package_arguments)
-    yield from ((named.name, named, False) for named in manifest.own.inputs)
+    for remote in manifest.remotes:
+        yield "url", Input(value=remote.url, variables=remote.variables), False
+        yield from ((named.name, named, False) for named in remote.headers)
+    sites = manifest.own.egress.from_hosts
+    yield from ((named.name, named, named.name in sites) for named in manifest.own.inputs)
+
+
+def _shout(name: str) -> str:
+    """As names of secrets are written. A connection's name may begin with a digit, so it never stands first in one."""
+    return name.upper().replace("-", "_")
+
+
+def _filled(template: str, values: dict[str, list[str]]) -> str:
+    """A template whose fields are all required; one that has no value after all leaves nothing."""
+    return expand(template, {**dict.fromkeys(variables(template), ""), **{name: texts[0] for name, texts in values.items()}})
 
 
 def _rendered(name: str, source: Input, values: dict[str, list[str]]) -> list[str]:
@@ -266,8 +395,13 @@ def _environment(inputs: list[Named], values: dict[str, list[str]]) -> dict[str,
 
 def _arguments(arguments: list[Argument], values: dict[str, list[str]]) -> list[str]:
     return [
-        word
-        for argument in arguments
-        for text in _rendered(argument.label, argument, values)
-        for word in ([text] if argument.name is None else [argument.name, text])
+        word for argument in arguments for text in _rendered(argument.label, argument, values) for word in _words(argument, text)
     ]
+
+
+def _words(argument: Argument, text: str) -> list[str]:
+    if argument.name is None:
+        return [text]
+    if argument.format == "boolean":
+        return [argument.name] if text == "true" else []
+    return [argument.name, text]

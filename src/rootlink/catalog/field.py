@@ -148,7 +148,7 @@ def _sentence(text: str) -> str:
     return text if text.endswith((".", "?", "!")) else f"{text}."
 
 
-_VARIABLE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_VARIABLE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_-]*)\}")  # an argument's name may have a dash in it
 
 
 def variables(template: str) -> list[str]:

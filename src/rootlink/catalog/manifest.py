@@ -4,11 +4,17 @@ The registry's part is read leniently (it has members we do not use); our own pa
 misspelt one fails at load. No member is an expression: what needs an `if` is a function. Rules between members are in `rules.py`.
 
     connector.json          this
-    package-lock.json       mcp: what exactly is installed (scripts/lock_entry.py writes it)
+    icon.svg                our own drawing
+    package-lock.json       mcp, with a package: what exactly is installed (scripts/lock_entry.py writes it)
     <function.entry>        function: the body, a bare callable (CONTRACT §4)
+    variants/<variant>/     another way to the same service: a connector.json of the same slug, and its lock
+
+An mcp connector has one package, which is installed and started here, or one remote, which runs elsewhere and is spoken to over
+HTTP.
 
 Values may hold `{variable}`, declared in `variables`. Two are the engine's to fill in: `{files}`, the project's files folder, and
-`{state}`, the connection's own folder; any other becomes a field.
+`{state}`, the connection's own folder; any other becomes a field. A named argument of format `boolean` is a flag: it is there if
+the value is true, without the value.
 """
 
 from __future__ import annotations
@@ -65,6 +71,15 @@ class Transport(_Registry, frozen=True, kw_only=True):
     type: str
 
 
+class Remote(_Registry, frozen=True, kw_only=True):
+    """`variables`: those of `url`."""
+
+    type: Literal["streamable-http", "sse"]
+    url: str
+    headers: list[Named] = []
+    variables: dict[str, Input] = {}
+
+
 class Package(_Registry, frozen=True, kw_only=True):
     registry_type: Literal["npm", "pypi"]
     identifier: str
@@ -97,30 +112,41 @@ class Hint(_Own, frozen=True, kw_only=True):
 
 
 class Egress(_Own, frozen=True, kw_only=True):
-    """Exactly one is set. `from_url`: fields whose value is a URL, to whose host it goes."""
+    """Exactly one is set. `from_url`: fields whose value is a URL, to whose host it goes. `from_hosts`: fields whose values are
+    hosts, each with a port or without."""
 
     hosts: list[str] = []
     from_url: list[str] = []
+    from_hosts: list[str] = []
     none: bool = False
 
 
 class Install(_Own, frozen=True, kw_only=True):
+    """`extra`: packages besides, by name, with their exact versions. `optional`: of the optional packages, those that stay in the
+    lock; None: all. Both are read when the lock is made (scripts/lock_entry.py), so an install needs no option."""
+
     lock: str = "package-lock.json"
+    extra: dict[str, str] = {}
+    optional: list[str] | None = None
 
 
 class Runtime(_Own, frozen=True, kw_only=True):
-    """`timeout_s`: for the start and for each call; None: the engine's defaults. `concurrency`: calls at once; None: no limit.
-    `session`: `client` for a server that asks its client something or keeps something for each; None: by transport."""
+    """`start_timeout_s`: for a start, without the install; `timeout_s`: for each call, and for a start if that has none of its
+    own; None: the engine's defaults. `concurrency`: calls at once; None: no limit. `session`: `client` for a server that asks its
+    client something or keeps something for each; None: by transport. `program`: which of the package's; None: the one of its own
+    name."""
 
+    program: str | None = None
+    start_timeout_s: float | None = None
     timeout_s: float | None = None
     concurrency: int | None = None
     session: Literal["shared", "client"] | None = None
 
 
 class Outcome(_Own, frozen=True, kw_only=True):
-    """An answer of a check, and what it means. `json`: members the body must have."""
+    """As `wire/checks.py` has it: `json` are members by dotted path, the texts may show members of the answer as `{path}`."""
 
-    status: int
+    status: int | None = None
     json: dict[str, Any] = {}
     label: str | None = None
     note: str | None = None
@@ -128,38 +154,70 @@ class Outcome(_Own, frozen=True, kw_only=True):
 
 
 class HttpCheck(_Own, frozen=True, kw_only=True, tag_field="type", tag="http"):
+    """In `url`, `headers` and `body`, `{FIELD}` is the field's value. A check that needs a field without one is not made."""
+
     id: str
+    title: str  # what it finds out, for a person: "Asks GitHub whose token this is"
     method: Literal["GET", "POST"] = "GET"
     url: str
-    headers: dict[str, str] = {}  # {FIELD} is the field's value
+    headers: dict[str, str] = {}
+    body: str | None = None
     ok: list[Outcome] = []
     errors: list[Outcome] = []
+    severity: Literal["error", "warn"] = "error"
 
 
 class TcpCheck(_Own, frozen=True, kw_only=True, tag_field="type", tag="tcp"):
+    """`from_url`: a field of `egress.from_url`. `error` may say `{host}` and `{port}`."""
+
     id: str
-    from_url: str  # a field
+    title: str
+    from_url: str
     error: str
+    severity: Literal["error", "warn"] = "error"
 
 
 class ToolCheck(_Own, frozen=True, kw_only=True, tag_field="type", tag="tool"):
+    """`arguments` are sent as they are. `json` is as in `Outcome`."""
+
     id: str
+    title: str
     tool: str
     arguments: dict[str, Any] = {}
-    expect: dict[str, Any] = {}
+    json: dict[str, Any] = {}
     label: str | None = None
-    severity: Literal["error", "warn"] = "error"
+    note: str | None = None
     error: str | None = None
+    severity: Literal["error", "warn"] = "error"
 
 
 Check = HttpCheck | TcpCheck | ToolCheck
 
 
 class ToolLabel(_Own, frozen=True, kw_only=True):
-    """What a person sees of a tool before connecting."""
+    """What a person sees of a tool before connecting. `default` off: it is not there until somebody switches it on."""
 
     access: Access
     preview: str
+    default: Literal["off"] | None = None
+
+
+class SignIn(_Own, frozen=True, kw_only=True):
+    """A remote that a person signs in to. `client_id` and `client_secret`: of a client registered beforehand, as fields of
+    `inputs` between braces; None: one registers itself."""
+
+    kind: Literal["oauth"]
+    client_id: str | None = None
+    client_secret: str | None = None
+    scopes: list[str] = []
+
+
+class Variant(_Own, frozen=True, kw_only=True):
+    """What sets a variant apart from the others of its connector. The connector itself may say it too, without a name."""
+
+    name: str = ""
+    title: str
+    note: str = ""
 
 
 class Lifecycle(_Own, frozen=True, kw_only=True):
@@ -192,15 +250,19 @@ class Own(_Own, frozen=True, kw_only=True):
     slug: str
     categories: list[str]
     egress: Egress
-    tools: dict[str, ToolLabel]
-    access: list[str]  # plain sentences: what it can do with what it is given
-    inputs: list[Named] = []  # function: what a package's environment variables are to mcp
+    tools: dict[str, ToolLabel] = {}
+    access: list[str] = []  # plain sentences: what it can do with what it is given
+    maker: str = ""  # who makes the server, or what is behind the function
+    inputs: list[Named] = []  # function: what a package's environment variables are to mcp. mcp: asked for, and not the server's
     fields: dict[str, Hint] = {}
     install: Install | None = None
     runtime: Runtime = Runtime()
     verify: list[Check] = []
     lifecycle: Lifecycle = Lifecycle()
     function: Function | None = None
+    auth: SignIn | None = None
+    files: dict[str, str] = {}  # written into the connection's own folder before each start; they hold no secret
+    variant: Variant | None = None
 
 
 class Meta(msgspec.Struct, frozen=True):
@@ -218,6 +280,7 @@ class Manifest(_Registry, frozen=True, kw_only=True):
     repository: Repository | None = None
     icons: list[Icon] = []
     packages: list[Package] = []
+    remotes: list[Remote] = []
 
     @property
     def own(self) -> Own:

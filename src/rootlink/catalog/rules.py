@@ -15,9 +15,11 @@ from typing import Any
 import msgspec
 
 from rootlink import names
+from rootlink.catalog import icon as icons
+from rootlink.catalog.checking import fields_of
 from rootlink.catalog.entry import fields
 from rootlink.catalog.field import Field, variables
-from rootlink.catalog.folder import Folder
+from rootlink.catalog.folder import ICON, Folder
 from rootlink.catalog.manifest import ENGINE_VARIABLES, SCHEMA, HttpCheck, Input, Package, TcpCheck, ToolCheck
 from rootlink.egress import hosts
 from rootlink.errors import Invalid
@@ -26,21 +28,31 @@ Rule = Callable[[Folder], Iterator[str]]
 
 _NAME = re.compile(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+/[A-Za-z0-9._-]+\Z")
 _EXACT = re.compile(r"[0-9][0-9A-Za-z.+-]*\Z")
-_IDENTIFIERS = {
+IDENTIFIERS = {
     "npm": re.compile(r"(@[a-z0-9-][a-z0-9._-]*/)?[a-z0-9][a-z0-9._-]*\Z"),
     "pypi": re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\Z"),
 }
 _HINTS = {"npm": "npx", "pypi": "uvx"}
 _INTEGRITY = re.compile(r"sha512-[A-Za-z0-9+/]{86}==\Z")
 # Variables that change which code runs, or where it may connect: the engine's alone.
-_RESERVED_ENV = re.compile(
+RESERVED_ENV = re.compile(
     r"(PATH|HOME|LD_.*|DYLD_.*|NODE_.*|NPM_CONFIG_.*|PYTHON.*|UV_.*|BASH_ENV|ENV|.*_PROXY)\Z", re.IGNORECASE
 )
 
 
+_VARIANT = re.compile(r"[a-z][a-z0-9-]{0,31}\Z")
+_FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}\Z")
+_REFERENCE = re.compile(r"\$\{([^}]*)\}?")
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}\Z")
+_OWN_HEADERS = frozenset({"host", "accept", "connection", "content-length", "content-type", "te", "upgrade", "transfer-encoding"})
+
+
 def problems(folder: Folder) -> list[str]:
-    """Of every rule, each with the rule's name before it. No problem: an entry that may be used."""
-    return [f"{rule.__name__}: {problem}" for rule in RULES for problem in rule(folder)]
+    """Of every rule, each with the rule's name before it, those of variants as well. No problem: an entry that may be used."""
+    found = [f"{rule.__name__}: {problem}" for rule in RULES for problem in rule(folder)]
+    for name, one in folder.variants.items():
+        found += [f"{rule.__name__}: variant {name}: {problem}" for rule in RULES if rule is not icon for problem in rule(one)]
+    return found
 
 
 def schema(folder: Folder) -> Iterator[str]:
@@ -89,22 +101,46 @@ def links(folder: Folder) -> Iterator[str]:
 def kind(folder: Folder) -> Iterator[str]:
     manifest, own = folder.manifest, folder.manifest.own
     if own.kind == "mcp":
-        if len(manifest.packages) != 1:
-            yield "an mcp connector has exactly one package"
-        if own.function is not None or own.inputs:
-            yield "an mcp connector has no function and no inputs: its package says what it takes"
-        if own.install is None:
-            yield "an mcp connector names its lock under install"
+        if len(manifest.packages) + len(manifest.remotes) != 1:
+            yield "an mcp connector has exactly one package or exactly one remote"
+        if own.function is not None:
+            yield "an mcp connector has no function"
+        if bool(manifest.packages) != (own.install is not None):
+            yield "a connector with a package names its lock under install; one without a package has no install"
+        if own.files and not manifest.packages:
+            yield "files are for a package, which finds them in its folder"
+        if own.auth is not None and not manifest.remotes:
+            yield "auth is for a remote, which a person signs in to"
+        used = {*own.egress.from_hosts, *_auth_fields(folder)}
+        yield from (f"input {each.name!r} is used by nothing" for each in own.inputs if each.name not in used)
     else:
         if own.function is None:
             yield "a function connector has a function"
-        if manifest.packages or own.install is not None:
-            yield "a function connector has no package and no install"
+        if manifest.packages or manifest.remotes or own.install is not None or own.files or own.auth is not None:
+            yield "a function connector has no package, remote, install, files or auth"
+
+
+def remote(folder: Folder) -> Iterator[str]:
+    for each in folder.manifest.remotes:
+        host = each.url.removeprefix("https://").partition("/")[0]
+        if not each.url.startswith("https://") or host not in folder.manifest.own.egress.hosts:
+            yield "a remote's url must be https:// and its host one of egress.hosts, without a {variable} in it"
+        if any(variable.is_secret for variable in each.variables.values()):
+            yield "a remote's url holds no secret: addresses are written down on the way, so give it a header"
+        for header in each.headers:
+            if not may_be_sent(header.name):
+                yield f"header {header.name!r} is the protocol's own"
+    own = folder.manifest.own.auth
+    known = {each.name: each for each in _fields(folder)}
+    yield from (f"auth uses {{{name}}}, which is no field" for name in _auth_fields(folder) if name not in known)
+    for name in variables((own.client_secret or "") if own else ""):
+        if name in known and not known[name].secret:
+            yield f"auth.clientSecret is {{{name}}}, which is not a secret field"
 
 
 def package(folder: Folder) -> Iterator[str]:
     for each in folder.manifest.packages:
-        if not _IDENTIFIERS[each.registry_type].match(each.identifier):
+        if not IDENTIFIERS[each.registry_type].match(each.identifier):
             yield f"package identifier {each.identifier!r} is not one of {each.registry_type}'s names"
         if each.transport.type != "stdio":
             yield "a package's transport must be stdio"
@@ -112,18 +148,28 @@ def package(folder: Folder) -> Iterator[str]:
             yield f"runtimeHint of {each.registry_type} must be {_HINTS[each.registry_type]}"
         if each.runtime_arguments:
             yield "runtimeArguments are not allowed: how a package is started is the engine's to decide"
+        for argument in each.package_arguments:
+            if argument.is_secret or any(variable.is_secret for variable in argument.variables.values()):
+                yield f"argument {argument.label or argument.value!r} is a secret: a command line is none, so give it a variable"
 
 
 def environment(folder: Folder) -> Iterator[str]:
     own = folder.manifest.own
     found = [named.name for each in folder.manifest.packages for named in each.environment_variables]
     for each in found + [named.name for named in own.inputs]:
-        try:
-            names.secret_name(each)
-        except Invalid:
+        if not _is_secret_name(each):
             yield f"environment variable {each!r} must be letters, digits and '_'"
-        if _RESERVED_ENV.match(each):
+        if RESERVED_ENV.match(each):
             yield f"environment variable {each!r} is the engine's own"
+    for field in _fields(folder):
+        if field.secret and not _is_secret_name(field.name):
+            yield f"secret field {field.name!r} must be letters, digits and '_': it is the secret's name in the vault"
+    for name, text in own.files.items():
+        if not _FILE.match(name):
+            yield f"file {name!r} must be a plain file name"
+        for each in _REFERENCE.findall(text):
+            if each not in found:
+                yield f"file {name!r} refers to ${{{each}}}, which is no environment variable of the package"
 
 
 def templates(folder: Folder) -> Iterator[str]:
@@ -177,18 +223,21 @@ def defaults(folder: Folder) -> Iterator[str]:
 
 def egress(folder: Folder) -> Iterator[str]:
     own = folder.manifest.own.egress
-    if sum((bool(own.hosts), bool(own.from_url), own.none)) != 1:
-        yield "egress must have exactly one of hosts, fromUrl and none"
+    if sum((bool(own.hosts), bool(own.from_url), bool(own.from_hosts), own.none)) != 1:
+        yield "egress must have exactly one of hosts, fromUrl, fromHosts and none"
     for host in own.hosts:
         if _canonical(host) != host:
             yield f"egress host {host!r} is not written as an allowlist's rule, like api.example.com or db.example.com:5432"
-    known = {each.name for each in _fields(folder)}
-    yield from (f"egress.fromUrl names {each!r}, which is no field" for each in own.from_url if each not in known)
+    known = {each.name: each for each in _fields(folder)}
+    yield from (f"egress names the field {each!r}, which is none" for each in own.from_url + own.from_hosts if each not in known)
+    for each in own.from_hosts:
+        if each in known and known[each].secret:
+            yield f"egress.fromHosts names {each!r}, which is a secret: hosts are shown"
 
 
 def tools(folder: Folder) -> Iterator[str]:
     own = folder.manifest.own
-    if not own.tools:
+    if not own.tools and not folder.manifest.remotes:  # what runs elsewhere is not pinned, and says of its tools what they do
         yield "tools must label at least one tool with its access"
     for each, label in own.tools.items():
         if not 1 <= len(label.preview) <= 100:
@@ -206,6 +255,10 @@ def access(folder: Folder) -> Iterator[str]:
 def verify(folder: Folder) -> Iterator[str]:
     checks = folder.manifest.own.verify
     ids = [check.id for check in checks]
+    yield from (f"check {check.id!r} needs a title: what does it find out?" for check in checks if not check.title.strip())
+    for check in checks:
+        if not isinstance(check, TcpCheck) and check.severity == "warn" and not _says(check):
+            yield f"check {check.id!r} warns, so it says of what"
     yield from (f"there are two checks {each!r}" for each in dict.fromkeys(ids) if ids.count(each) > 1)
     for check in checks:
         match check:
@@ -215,6 +268,8 @@ def verify(folder: Folder) -> Iterator[str]:
                 yield f"check {check.id!r} dials {check.from_url!r}, which egress.fromUrl does not name"
             case ToolCheck() if check.tool not in folder.manifest.own.tools:
                 yield f"check {check.id!r} calls tool {check.tool!r}, which is not under tools"
+            case ToolCheck() if folder.manifest.own.tools[check.tool].access != "read":
+                yield f"check {check.id!r} calls tool {check.tool!r}, which does more than read"
             case _:
                 pass
 
@@ -227,10 +282,30 @@ def lifecycle(folder: Folder) -> Iterator[str]:
 
 def runtime(folder: Folder) -> Iterator[str]:
     own = folder.manifest.own
-    numbers = [own.runtime.timeout_s, own.runtime.concurrency]
+    numbers = [own.runtime.start_timeout_s, own.runtime.timeout_s, own.runtime.concurrency]
     numbers += [own.function.timeout_s, own.function.memory_mb] if own.function else []
     if any(number is not None and not 0 < number <= 600 for number in numbers):
         yield "timeouts (s), concurrency and memory (MB) must be above 0 and at most 600"
+
+
+def variant(folder: Folder) -> Iterator[str]:
+    for name, one in folder.variants.items():
+        own = one.manifest.own.variant
+        if not _VARIANT.match(name):
+            yield f"variant {name!r} must be called by a word of small letters, digits and '-'"
+        if own is None or own.name != name or not own.title.strip():
+            yield f"variant {name!r} must have its folder's name, and a title, under variant"
+        if one.manifest.own.kind != folder.manifest.own.kind or one.manifest.name != folder.manifest.name:
+            yield f"variant {name!r} must be of the same kind and name as its connector"
+    if folder.variants and (folder.manifest.own.variant is None or folder.manifest.own.variant.name):
+        yield "a connector with variants says under variant, without a name, what it is itself"
+
+
+def icon(folder: Folder) -> Iterator[str]:
+    if folder.icon is None:
+        yield f"{ICON} must be in the connector's folder"
+        return
+    yield from (f"{ICON} {problem}" for problem in icons.problems(folder.icon))
 
 
 def function(folder: Folder) -> Iterator[str]:
@@ -258,8 +333,10 @@ def lock(folder: Folder) -> Iterator[str]:
         yield "package-lock.json must be of lockfileVersion 3"
         return
     pinned = folder.manifest.packages[0]
-    if not _pins(installed, pinned):
-        yield f"package-lock.json must pin {pinned.identifier} to {pinned.version}"
+    extra = folder.manifest.own.install.extra if folder.manifest.own.install else {}
+    if not _pins(installed, pinned, extra):
+        besides = "".join(f", {name} to {found}" for name, found in extra.items())
+        yield f"package-lock.json must pin {pinned.identifier} to {pinned.version}{besides}, and ask for nothing else"
     for path, each in installed.items():
         if path and not each.get("link") and not _INTEGRITY.match(str(each.get("integrity"))):
             yield f"package-lock.json: {path} has no sha512 integrity"
@@ -275,6 +352,7 @@ RULES: tuple[Rule, ...] = (
     version,
     links,
     kind,
+    remote,
     package,
     environment,
     templates,
@@ -288,6 +366,8 @@ RULES: tuple[Rule, ...] = (
     verify,
     lifecycle,
     runtime,
+    variant,
+    icon,
     function,
     lock,
 )
@@ -297,6 +377,9 @@ def _inputs(folder: Folder) -> Iterator[Input]:
     for each in folder.manifest.packages:
         yield from each.environment_variables
         yield from each.package_arguments
+    for remote in folder.manifest.remotes:
+        yield Input(value=remote.url, variables=remote.variables)
+        yield from remote.headers
     yield from folder.manifest.own.inputs
 
 
@@ -313,12 +396,37 @@ def _canonical(host: str) -> str | None:
 
 
 def _http_check(folder: Folder, check: HttpCheck) -> Iterator[str]:
-    host = check.url.removeprefix("https://").partition("/")[0]
+    host = check.url.removeprefix("https://").partition("/")[0].partition("?")[0]
     if not check.url.startswith("https://") or host not in folder.manifest.own.egress.hosts:
         yield f"check {check.id!r} must ask an https:// URL of a host under egress.hosts"
     known = {each.name for each in _fields(folder)}
-    used = [variable for value in check.headers.values() for variable in variables(value)]
-    yield from (f"check {check.id!r} uses {{{each}}}, which is no field" for each in used if each not in known)
+    yield from (f"check {check.id!r} uses {{{each}}}, which is no field" for each in fields_of(check) if each not in known)
+    if not check.ok:
+        yield f"check {check.id!r} must say under ok what a good answer is"
+    if not all(each.say for each in check.errors):
+        yield f"check {check.id!r} must say of each error what is wrong"
+
+
+def _says(check: HttpCheck | ToolCheck) -> bool:
+    return bool(check.errors if isinstance(check, HttpCheck) else check.error or check.note)
+
+
+def may_be_sent(header: str) -> bool:
+    """Whether a manifest may set this header: not one that steers the connection or the protocol."""
+    return bool(_HEADER.match(header)) and header.lower() not in _OWN_HEADERS and not header.lower().startswith("mcp-")
+
+
+def _auth_fields(folder: Folder) -> list[str]:
+    auth = folder.manifest.own.auth
+    return variables(f"{auth.client_id or ''}{auth.client_secret or ''}") if auth else []
+
+
+def _is_secret_name(text: str) -> bool:
+    try:
+        names.secret_name(text)
+    except Invalid:
+        return False
+    return True
 
 
 def _lock_packages(text: str) -> dict[str, dict[str, Any]] | None:
@@ -331,6 +439,7 @@ def _lock_packages(text: str) -> dict[str, dict[str, Any]] | None:
         return None
 
 
-def _pins(installed: dict[str, dict[str, Any]], pinned: Package) -> bool:
-    found = installed.get(f"node_modules/{pinned.identifier}", {}).get("version")
-    return installed.get("", {}).get("dependencies") == {pinned.identifier: pinned.version} and found == pinned.version
+def _pins(installed: dict[str, dict[str, Any]], pinned: Package, extra: dict[str, str]) -> bool:
+    wanted = {pinned.identifier: pinned.version, **extra}
+    found = {name: installed.get(f"node_modules/{name}", {}).get("version") for name in wanted}
+    return installed.get("", {}).get("dependencies") == wanted == found

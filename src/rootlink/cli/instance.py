@@ -25,6 +25,7 @@ def up(
         list[str] | None, typer.Option(metavar="CIDR", help="Let connectors reach this private network.")
     ] = None,
     allow_path: Annotated[list[str] | None, typer.Option(metavar="DIR", help="Let mounts see folders under this one.")] = None,
+    catalog: Annotated[str | None, typer.Option(metavar="DIR", help="Connectors of your own, besides the built-in ones.")] = None,
     sandbox: Annotated[
         str | None, typer.Option(metavar="TIER", help="How engines and mounts are kept in: kernel (default) or advisory.")
     ] = None,
@@ -52,6 +53,7 @@ def up(
         "extra_ca": extra_ca,
         "allow_private": allow_private,
         "allow_path": allow_path,
+        "catalog": catalog,
         "sandbox": sandbox,
         "egress_rate": egress_rate,
         "package_hosts": package_hosts,

@@ -17,19 +17,23 @@ def gateway(
     session: Session,
     host: Annotated[str | None, typer.Option(metavar="H", help="Address to listen on.")] = None,
     port: Annotated[str | None, typer.Option(metavar="N", help="Port to listen on.")] = None,
+    catalog: Annotated[str | None, typer.Option(metavar="DIR", help="Connectors of your own, besides the built-in ones.")] = None,
 ) -> None:
     """Run the gateway alone: it knows who asks, seals, relays."""
     from rootlink.programs import gateway as program  # rule 5
 
-    raise typer.Exit(program.main(session.settings_with({"host": host, "port": port})))
+    raise typer.Exit(program.main(session.settings_with({"host": host, "port": port, "catalog": catalog})))
 
 
 @command(app)
-def provisioner(session: Session) -> None:
+def provisioner(
+    session: Session,
+    catalog: Annotated[str | None, typer.Option(metavar="DIR", help="Connectors of your own, as the gateway has them.")] = None,
+) -> None:
     """Run the provisioner alone: it unseals, launches, reaps."""
     from rootlink.programs import provisioner as program  # rule 5
 
-    raise typer.Exit(program.main(session.settings))
+    raise typer.Exit(program.main(session.settings_with({"catalog": catalog})))
 
 
 @command(app)

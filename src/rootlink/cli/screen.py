@@ -26,6 +26,15 @@ def clean(text: object) -> str:
     return _UNSEEN.sub("", str(text))
 
 
+def visible(text: object) -> str:
+    """As `clean`, but what a person would not see is named in its place: for text that they are to judge."""
+    return _UNSEEN.sub(lambda found: f"<U+{ord(found[0]):04X}>", str(text))
+
+
+def count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def first_line(text: object) -> str:
     return clean(text).strip().partition("\n")[0]
 
@@ -73,12 +82,15 @@ def _drawn(columns: Sequence[str], rows: list[list[str]]) -> None:
 
 
 class Steps:
-    """The steps of a connect as they run: a terminal's last line is the running one, elsewhere each is one line at its end."""
+    """The steps of a connect as they run: a terminal's last line is the running one, elsewhere each is one line at its end.
+    A page that a person must open stands on lines of its own, in both."""
 
     def __init__(self) -> None:
         self._live = sys.stdout.isatty()
+        self._links: set[str] = set()
 
     def show(self, step: dict[str, Any]) -> None:
+        self._show_link(step.get("link"))
         state = str(step.get("state", ""))
         line = f"{_MARKS.get(state, '·')} {clean(step.get('step', ''))}  {first_line(step.get('detail', ''))}".rstrip()
         if state != "running":
@@ -86,9 +98,24 @@ class Steps:
         elif self._live:
             print(f"{_LINE_AGAIN}{line} …", end="", flush=True)
 
+    @property
+    def linked(self) -> bool:
+        """Whether there is a page to open."""
+        return bool(self._links)
+
+    def _show_link(self, link: object) -> None:
+        if isinstance(link, str) and link not in self._links:
+            self._links.add(link)
+            self.interrupted()
+            show_link(link)
+
     def interrupted(self) -> None:
         if self._live:
             print(_LINE_AGAIN, end="", flush=True)
+
+
+def show_link(link: object) -> None:
+    say(f"Open this page to sign in:\n  {clean(link)}")
 
 
 @contextmanager

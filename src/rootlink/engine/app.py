@@ -38,6 +38,7 @@ from rootlink.engine.mounts import launch
 from rootlink.engine.mounts.launch import Launch
 from rootlink.engine.mounts.supervisor import Mounts
 from rootlink.engine.oauth.accounts import Accounts
+from rootlink.engine.oauth.grant import apart
 from rootlink.engine.outbound import Behind, Outbound
 from rootlink.engine.own_tools import EngineTools
 from rootlink.engine.packages import installer
@@ -45,6 +46,8 @@ from rootlink.engine.packages.kept import KeptInstalls
 from rootlink.engine.packages.store import Packages
 from rootlink.engine.rest import Json, Rest
 from rootlink.engine.state import State
+from rootlink.engine.tools.guard import Guard
+from rootlink.engine.trials import Trials
 from rootlink.engine.trust import Trust
 from rootlink.errors import Internal, Invalid, NotFound, Unauthorized, Unavailable, UpstreamFailed, envelope
 from rootlink.http_server import ServerProtocol
@@ -53,6 +56,7 @@ from rootlink.wire.engine import ENGINE_HEADER, KEY_HEADER, EngineConfig, Enviro
 from rootlink.wire.gate import Listener
 
 DRAIN_SECS = 2
+TIDY_LATER_SECS, TIDY_SECS = 60.0, 86400.0
 RESTART_SECS = 3.0  # an answer to new secrets waits so long for mounts to be back; the policy is in force before it
 
 log = structlog.get_logger(__name__)
@@ -83,21 +87,33 @@ class Engine:
             found_elsewhere=self.keeper is not None,
         )
         self.changes = Changes()
+        grants, given = apart(config.secrets)
+        self.accounts = Accounts(
+            project=config.project,
+            seal=config.seal,
+            state=self.state,
+            outbound=self.outbound,
+            private=list(config.policy.private),
+            redactor=redactor,
+            grants=grants,
+            mounts=lambda: self.mounts,
+        )
         self.mounts = Mounts(
             launch=children,
             outbound=self.outbound,
             packages=self.packages,
             files_dir=Path(config.files_dir),
             mounts_dir=state_dir / "mounts",
-            secrets=config.secrets,
+            secrets=given,
             allow_paths=[Path(path) for path in config.allow_paths],
             on_change=lambda ws, kinds: self.installer.changed(ws, kinds),
             on_updated=self.changes.updated,
             trust=self.trust,
             no_stdio=config.no_stdio,
+            credential=self.accounts.credential,
         )
-        self.functions = FunctionHost(self.state.db, self.outbound, config.secrets)
-        self.accounts = Accounts()
+        self.functions = FunctionHost(self.state.db, self.outbound, given)
+        self.guard = Guard(self.state.put_kept, redactor)
         self.installer = Installer(
             self.mounts,
             self.functions,
@@ -106,10 +122,11 @@ class Engine:
             redactor,
             Checks(self.outbound, lambda: self.mounts.secrets, redactor),
             self.accounts,
+            self.guard,
         )
         kept = tokens.keep(state_dir / "tokens.key")
         own = EngineTools(self.installer, config.catalog, redactor)
-        self.dispatch = Dispatch(self.mounts, self.functions, own, redactor, kept)
+        self.dispatch = Dispatch(self.mounts, self.functions, own, redactor, self.guard, kept)
         self.mcp = McpEndpoint(self.dispatch, self.state, self.changes, self.lease, kept)
         self.changes.before, self.changes.aliases = self.dispatch.forget, self.dispatch.aliases
         internal = InternalApi(
@@ -117,6 +134,8 @@ class Engine:
             mounts=self.mounts,
             functions=self.functions,
             installer=self.installer,
+            trials=Trials(self.mounts, self.packages, redactor),
+            accounts=self.accounts,
             decisions=self.decisions,
             lease=self.lease,
             stop=self.stopped.set,
@@ -124,7 +143,7 @@ class Engine:
             tasks=tasks,
             redact=redactor,
         )
-        rest = Rest(self.mounts, self.functions, self.installer, self.dispatch, redactor)
+        rest = Rest(self.mounts, self.functions, self.installer, self.dispatch, self.guard, redactor)
         self._router = Router([*rest.routes(), *internal.routes()], default=_nothing_here)
         if self.doors is not None:
             self.doors.start()
@@ -152,12 +171,15 @@ class Engine:
 
     async def _environment(self, environment: Environment) -> list[str]:
         self._redactor.learn(environment.secrets)
+        self.installer.rules(environment.rules)
         self.outbound.update(environment.policy)
         self.trust.update(environment.policy.extra_ca)
         if self.doors is not None:
             self.doors.update(environment.policy)
-        self.functions.environment(environment.secrets)
-        restarting = self._tasks.create_task(self._restart(environment.secrets))
+        grants, given = apart(environment.secrets)
+        self.accounts.environment(grants, environment.policy.private)
+        self.functions.environment(given)
+        restarting = self._tasks.create_task(self._restart(given))
         await asyncio.wait({restarting}, timeout=RESTART_SECS)
         return restarting.result() if restarting.done() else []
 
@@ -210,10 +232,23 @@ class Engine:
         given = next((value for name, value in scope["headers"] if name == header), b"")
         return hmac.compare_digest(given, self.config.key.encode())
 
+    async def tidy(self) -> None:
+        """Now and once a day: packages that nothing uses any more go."""
+        while True:
+            await asyncio.sleep(TIDY_LATER_SECS)  # not while mounts come up
+            specs = [*(mount.spec for mount in self.mounts.all()), *self.config.keep]
+            keep = [(spec.command or "", spec.args, spec.lock) for spec in specs]
+            try:
+                await asyncio.to_thread(self.packages.sweep, keep, now=time.time(), shared=self.config.store_shared)
+            except OSError as error:
+                log.warning("packages not tidied", why=error.strerror)
+            await asyncio.sleep(TIDY_SECS)
+
     async def close(self) -> None:
         """End every stream, every mounted process, every isolate; what is written down stays."""
         self.mcp.close()
         await self.mounts.close()
+        await self.accounts.close()
         await self.packages.close()
         await self.functions.close()
         await self.outbound.close()
@@ -250,7 +285,8 @@ async def serve(config: EngineConfig, *, environ: Mapping[str, str], redactor: R
         engine = Engine(config, environ, redactor, tasks)
         for sign in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(sign, engine.stopped.set)
-        engine.installer.restore()
+        engine.installer.restore(config.rules)
+        tidying = tasks.create_task(engine.tidy())
         server = uvicorn.Server(
             uvicorn.Config(
                 engine,
@@ -271,6 +307,7 @@ async def serve(config: EngineConfig, *, environ: Mapping[str, str], redactor: R
         await engine.stopped.wait()
         engine.lease.stopping = True
         engine.mcp.close()
+        tidying.cancel()
         server.should_exit = True
         await serving
         await engine.close()

@@ -9,6 +9,7 @@ Rules
 - Resource URIs pass verbatim: the first mount that lists one owns it, in the order of mounting; the same URI of another mount is
   listed under an alias (aliases.py), templates likewise. A URI nobody lists belongs to the first whose template matches, then to
   the one mount with resources, or the one that lists others of its scheme.
+- A tool that is held back or switched off (`tools/`) is in no list and nobody's target; its name stays taken, and says why.
 - Fields nobody here knows pass verbatim: only `name` is changed, and what a client of another era would choke on (`_for_era`).
 - A mount that is down still shows its last known catalogue; asking it costs the others nothing, the list least of all.
 
@@ -34,10 +35,18 @@ from rootlink.engine.bridge import STATELESS, plain_tool
 from rootlink.engine.calls import Client
 from rootlink.engine.mounts import mirrors
 from rootlink.engine.pages import Pages
+from rootlink.engine.tools.control import NOTHING, Judged
+from rootlink.engine.tools.question import can_be_asked
+from rootlink.wire.tools import Access
 
 MAX_NAME = 64
 MAX_TTL = (1 << 53) - 1  # milliseconds; a larger number is none to JavaScript
 MAX_INSTRUCTIONS = 8192  # characters, of all mounts together
+UNASKED = (
+    "rootlink: before some tools are called a person is to be asked, but this client can't be asked (it offers no elicitation), "
+    "so they are called without. Make sure that your user agrees before you call:"
+)
+FUNCTION = "function"  # what stands where a mount's name does in a function's tool
 KINDS = {"tools": "tools", "resources": "resources", "resourceTemplates": "templates", "prompts": "prompts"}
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
@@ -78,10 +87,13 @@ class Mounted(Protocol):
 
 
 class Source(NamedTuple):
-    """A mount, and its lists at one moment, as one kind of client sees them."""
+    """A mount, and its lists at one moment, as one kind of client sees them. `judged`: what is done with its tools. `own`: they
+    are the mount's own lists, which every client sees that has no others."""
 
     mount: Mounted
     lists: Lists
+    judged: Judged = NOTHING
+    own: bool = True
 
     @property
     def name(self) -> str:
@@ -90,20 +102,28 @@ class Source(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class MountTarget:
-    """A tool or prompt of a mount, by the name its own server knows it by."""
+    """A tool or prompt of a mount, by the name its own server knows it by. `asks`: a person is asked before each call."""
 
     mount: str
     name: str
+    asks: bool = False
+    access: Access | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class FunctionTarget:
     name: str
+    asks: bool = False
+    access: Access | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class OwnTarget:
+    """Never asked about: a key of scope `manage` is a person's decision."""
+
     name: str
+    asks: bool = False
+    access: Access | None = None
 
 
 Target = MountTarget | FunctionTarget | OwnTarget
@@ -166,7 +186,8 @@ class Template:
 
 @dataclass
 class View:
-    """One workspace at one moment, as clients of one kind see it. `client`: one of them; None: nobody in particular (REST)."""
+    """One workspace at one moment, as clients of one kind see it. `client`: one of them; None: nobody in particular (REST).
+    `withheld`: public name of a tool that is not listed → why, in words."""
 
     sources: Sequence[Source]
     client: Client | None
@@ -178,6 +199,7 @@ class View:
     templates: dict[str, Owned]
     patterns: list[tuple[Template, str]]
     aliased: dict[str, dict[str, str]]  # mount → its URIs that are another's → alias
+    withheld: dict[str, str]
     _pages: dict[str, Pages] = field(default_factory=dict)
 
     @property
@@ -189,9 +211,25 @@ class View:
         """As the mounts' are now: a handshake asks for them, nothing else does."""
         said = [(source.name, source.mount.catalogue.instructions) for source in self.sources]
         texts = [f"{name}: {text}" for name, text in said if text]
+        if self._unasked:
+            texts.insert(0, f"{UNASKED} {', '.join(self._unasked)}")
         if sum(map(len, texts)) > MAX_INSTRUCTIONS:
             texts = [_cut(text, MAX_INSTRUCTIONS // len(texts)) for text in texts]
         return "\n\n".join(texts)
+
+    @property
+    def _unasked(self) -> list[str]:
+        """Tools this client calls without being asked, because it can't be."""
+        if self.client is None or can_be_asked(self.client):
+            return []
+        return [name for name, target in self.targets.items() if target.asks]
+
+    def source(self, mount: str) -> Source:
+        return self._sources[mount]
+
+    @cached_property
+    def _sources(self) -> dict[str, Source]:
+        return {source.name: source for source in self.sources}
 
     def page(self, member: str, cursor: object, *, manages: bool) -> Raw:
         """The answer to a list request: `{member: […]}`, with `nextCursor` when there is more. Raises RpcError -32602."""
@@ -268,17 +306,26 @@ def is_stateless(lists: Lists) -> bool:
 
 
 def merge(
-    sources: Sequence[Source], functions: list[dict[str, Any]], own: list[dict[str, Any]], client: Client | None = None
+    sources: Sequence[Source],
+    functions: list[dict[str, Any]],
+    own: list[dict[str, Any]],
+    client: Client | None = None,
+    judged: Mapping[str, Judged] = {},
 ) -> View:
-    """Merge in the order given, which is the order things were mounted in: stable while nothing changes."""
+    """Merge in the order given, which is the order things were mounted in: stable while nothing changes. `judged`: by the name of
+    a function's tool."""
     resources, owners, of_resources = _owned(sources, "resources", "uri")
     templates, shapes, of_templates = _owned(sources, "templates", "uriTemplate")
     aliased = {name: {**of_resources[name], **of_templates[name]} for name in of_resources}
-    tools, targets = _named(sources, "tools")
-    prompts, prompt_targets = _named(sources, "prompts")
+    tools, targets, withheld = _named(sources, "tools")
+    prompts, prompt_targets, _ = _named(sources, "prompts")
+    for public, of_function in judged.items():
+        for why in of_function.withheld.values():
+            withheld[public] = why.words(public, FUNCTION)
+    functions = [tool for tool in functions if tool["name"] not in withheld]
     lists = {source.name: source.lists for source in sources}
     every: dict[str, Target] = {**targets}
-    every.update({tool["name"]: FunctionTarget(tool["name"].removeprefix("function__")) for tool in functions})
+    every.update({tool["name"]: _function(tool["name"], judged.get(tool["name"], NOTHING)) for tool in functions})
     every.update({tool["name"]: OwnTarget(tool["name"]) for tool in own})
     shown = [_for_client(tool, lists[target.mount], client, aliased[target.mount]) for tool, target in tools] + functions
     return View(
@@ -297,25 +344,36 @@ def merge(
         templates=shapes,
         patterns=[(Template(owned.uri), owned.mount) for uri, owned in shapes.items() if uri == owned.uri],
         aliased=aliased,
+        withheld=withheld,
     )
+
+
+def _function(public: str, judged: Judged) -> FunctionTarget:
+    return FunctionTarget(public.removeprefix(f"{FUNCTION}__"), bool(judged.asks), next(iter(judged.asks.values()), None))
 
 
 Named = list[tuple[dict[str, Any], MountTarget]]
 
 
-def _named(sources: Sequence[Source], kind: str) -> tuple[Named, dict[str, MountTarget]]:
-    """Every item under its public name, with whose it is; of two with one name in one mount the first."""
+def _named(sources: Sequence[Source], kind: str) -> tuple[Named, dict[str, MountTarget], dict[str, str]]:
+    """Every item under its public name, with whose it is; of two with one name in one mount the first. The last: public names of
+    tools that are withheld, and why."""
     given = [(source.name, [item["name"] for item in getattr(source.lists, kind)]) for source in sources]
     public = public_names(given)
     items: Named = []
     targets: dict[str, MountTarget] = {}
+    withheld: dict[str, str] = {}
     for source in sources:
+        judged = source.judged if kind == "tools" else NOTHING
         for item in getattr(source.lists, kind):
-            name = public[source.name, item["name"]]
-            if name not in targets:
-                targets[name] = MountTarget(source.name, item["name"])
+            own = item["name"]
+            name = public[source.name, own]
+            if own in judged.withheld:
+                withheld[name] = judged.withheld[own].words(name, source.name)
+            elif name not in targets:
+                targets[name] = MountTarget(source.name, own, own in judged.asks, judged.asks.get(own))
                 items.append(({**item, "name": name}, targets[name]))
-    return items, targets
+    return items, targets, withheld
 
 
 def _owned(

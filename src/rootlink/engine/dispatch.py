@@ -22,14 +22,18 @@ import msgspec
 
 from rootlink.engine import aliases, bridge, tasks
 from rootlink.engine.calls import Call, Client
-from rootlink.engine.catalogue import FunctionTarget, MountTarget, Owned, OwnTarget, Source, View, merge
+from rootlink.engine.catalogue import FunctionTarget, MountTarget, Owned, OwnTarget, Source, Target, View, merge
 from rootlink.engine.functions.host import FunctionHost, Run
+from rootlink.engine.mounts import failures
 from rootlink.engine.mounts.mount import Mount
 from rootlink.engine.mounts.supervisor import Mounts
 from rootlink.engine.rpc import RpcError
 from rootlink.engine.tasks import Tasks
 from rootlink.engine.tokens import KEY_BYTES, Tokens
-from rootlink.errors import RootlinkError, Unavailable, UpstreamFailed, rpc_error
+from rootlink.engine.tools.control import Judged
+from rootlink.engine.tools.guard import Guard, Owner, own_definition
+from rootlink.engine.tools.question import can_be_asked
+from rootlink.errors import Forbidden, RootlinkError, Unavailable, UpstreamFailed, rpc_error
 
 INVALID_PARAMS, METHOD_NOT_FOUND, RESOURCE_NOT_FOUND = -32602, -32601, -32002
 
@@ -103,7 +107,8 @@ class _Views:
 
     def keep(self, key: str, sources: list[Source], client: Client | None, make: Callable[[], View]) -> View:
         """The view of a client who is shown `sources`. Lists that are the same object are the same lists: a view holds them."""
-        alike = (client if client is None else client.stateless, *(id(source.lists) for source in sources))
+        kind = None if client is None else (client.stateless, can_be_asked(client))
+        alike = (kind, *(id(source.lists) for source in sources))
         view = self._alike.get(alike)
         if view is None:
             view = _put(self._alike, alike, make(), MAX_VIEWS)
@@ -118,9 +123,16 @@ class Dispatch:
     outlive this object."""
 
     def __init__(
-        self, mounts: Mounts, functions: FunctionHost, own: OwnTools, redact: Callable[[str], str], tokens: Tokens | None = None
+        self,
+        mounts: Mounts,
+        functions: FunctionHost,
+        own: OwnTools,
+        redact: Callable[[str], str],
+        guard: Guard,
+        tokens: Tokens | None = None,
     ) -> None:
         self._mounts, self._functions, self._own, self._redact = mounts, functions, own, redact
+        self._guard = guard
         self._tasks = Tasks(tokens or Tokens(secrets.token_bytes(KEY_BYTES)))
         self._views: dict[str, _Views] = {}
         self._subscribed: dict[tuple[str, str], set[str]] = {}  # workspace, URI → aliases of it
@@ -148,13 +160,24 @@ class Dispatch:
         return views.of(key) or self._look(views, ws, key, client)
 
     def _look(self, views: _Views, ws: str, key: str, client: Client | None) -> View:
-        sources = [Source(mount, mount.lists(client)) for mount in self._mounts.list(ws)]
+        sources = [self._source(mount, client) for mount in self._mounts.list(ws)]
 
         def make() -> View:
-            functions = [self._functions.tool(ws, deployed.name) for deployed in self._functions.list(ws)]
-            return merge(sources, functions, self._own.definitions, client)
+            names = [deployed.name for deployed in self._functions.list(ws)]
+            functions = [self._functions.tool(ws, name) for name in names]
+            judged = {tool["name"]: self._of_function(ws, name) for name, tool in zip(names, functions, strict=True)}
+            return merge(sources, functions, self._own.definitions, client, judged)
 
         return views.keep(key, sources, client, make)
+
+    def _source(self, mount: Mount, client: Client | None) -> Source:
+        lists, base = mount.lists(client), mount.catalogue.tools
+        judged = self._guard.judge(Owner(mount.ws, "mount", mount.name), lists.tools, base)
+        return Source(mount, lists, judged, lists.tools is base)
+
+    def _of_function(self, ws: str, name: str) -> Judged:
+        tool = [own_definition(self._functions.tool(ws, name), name)]
+        return self._guard.judge(Owner(ws, "function", name), tool, tool)
 
     def forget(self, ws: str) -> None:
         self._views.pop(ws, None)
@@ -189,9 +212,10 @@ class Dispatch:
         """The result of `method` as JSON bytes. Raises RpcError, and nothing else but cancellation."""
         act = self._methods.get(method)
         try:
-            return await (self._extended(caller, method, params, call) if act is None else act(caller, params, call))
+            result = await (self._extended(caller, method, params, call) if act is None else act(caller, params, call))
         except (RpcError, RootlinkError) as error:
             raise self._spoken(error) from _cause(error)
+        return failures.cleaned(result, self._redact)
 
     async def subscribe(self, caller: Caller, uri: object, client: Client) -> None:
         """`resources/subscribe`, and a `subscriptions/listen` that names resources. Raises RpcError."""
@@ -221,13 +245,13 @@ class Dispatch:
         for views in self._views.values():
             views.drop(key)
         self._tasks.forget_client(key)
+        self._guard.forget_client(key)
         self._mounts.forget_client(key)
 
     def _spoken(self, error: RpcError | RootlinkError) -> RpcError:
-        """As JSON-RPC says it, with known secrets taken out of the words; a server's own error keeps its code and data."""
+        """As JSON-RPC says it, with known secrets taken out; a server's own error keeps its code and the rest of its data."""
         if isinstance(error, RpcError):
-            message = self._redact(error.message)
-            return error if message == error.message else RpcError(error.code, message, error.data)
+            return failures.cleaned_error(error, self._redact)
         answer = rpc_error(error)
         return RpcError(answer["code"], self._redact(error.message), answer["data"])
 
@@ -247,17 +271,35 @@ class Dispatch:
             raise RpcError(INVALID_PARAMS, "tools/call needs `name`, a string")
         if arguments is not None and not isinstance(arguments, dict):
             raise RpcError(INVALID_PARAMS, "tools/call needs `arguments` to be an object")
-        target = self.view(caller.ws, _client(call)).targets.get(name)
+        view = self.view(caller.ws, _client(call))
+        target = view.targets.get(name)
+        if target is not None and target.asks and call is not None and not _goes_on(params, call):
+            refusal = await self._asked_person(caller, target, name, arguments or {}, call)
+            if refusal is not None:
+                return raw(text_result(refusal, error=True))
+            view = self.view(caller.ws, _client(call))  # a person takes their time
+            target = view.targets.get(name)
         if isinstance(target, MountTarget):
             mount = self._mounts.get(caller.ws, target.mount)
             asked = self._tasks.asked(mount, {**params, "name": target.name}, call)
-            result = await self._ask(caller, mount, "tools/call", asked, call)
+            admitted = _Admitted(mount, self._guard, view.source(target.mount), target.name, name)
+            result = await self._ask(caller, mount, "tools/call", asked, call, admitted)
             return self._tasks.created(caller, mount, asked, call, result)
         if isinstance(target, FunctionTarget):
             return raw(run_result(await self._functions.invoke(caller.ws, target.name, arguments or {}, trigger="mcp")))
         if isinstance(target, OwnTarget):
             return raw(await self._own.call(caller, name, arguments or {}))
+        if name in view.withheld:
+            raise Forbidden(view.withheld[name])
         raise RpcError(INVALID_PARAMS, f"Unknown tool: {name[:200]}", {"code": "not_found"})
+
+    async def _asked_person(self, caller: Caller, target: Target, name: str, arguments: Params, call: Call) -> str | None:
+        """Why the tool is not called, if the client's person says no."""
+        if isinstance(target, MountTarget):
+            owner, tool = Owner(caller.ws, "mount", target.mount), target.name
+        else:
+            owner, tool = Owner(caller.ws, "function", target.name), target.name
+        return await self._guard.ask(call, owner, tool, name, target.access, arguments)
 
     async def _get_prompt(self, caller: Caller, params: Params, call: Call | None) -> msgspec.Raw:
         target = self._prompt(caller, params.get("name"), call)
@@ -307,9 +349,12 @@ class Dispatch:
             raise RpcError(METHOD_NOT_FOUND, f"Method not found: {method[:100]}")
         return await self._ask(caller, declaring[0], method, params, call)
 
-    async def _ask(self, caller: Caller, mount: Mount, method: str, params: Params, call: Call | None) -> msgspec.Raw:
+    async def _ask(
+        self, caller: Caller, mount: Mount, method: str, params: Params, call: Call | None, through: bridge.Upstream | None = None
+    ) -> msgspec.Raw:
+        """`through`: in the mount's place, who has a last word before something is sent to it."""
         try:
-            result = await bridge.request(mount, method, params, self._renamed(caller, mount, call))
+            result = await bridge.request(through or mount, method, params, self._renamed(caller, mount, call))
         except (Unavailable, UpstreamFailed) as error:
             raise _named(error, mount, method) from error.__cause__
         table = self.view(caller.ws, _client(call)).aliased.get(mount.name)
@@ -334,6 +379,34 @@ class Dispatch:
         if owned is None:
             raise RpcError(RESOURCE_NOT_FOUND, f"Resource not found: {str(uri)[:200]}", {"uri": str(uri)[:2000]})
         return self._mounts.get(caller.ws, owned.mount), owned
+
+
+class _Admitted:
+    """A mount, for one call of one tool: whether it may be called is asked once more when it is just about to be sent, for the
+    server may have been restarted, and the tool changed, while the call waited. Implements `bridge.Upstream`."""
+
+    def __init__(self, mount: Mount, guard: Guard, source: Source, tool: str, public: str) -> None:
+        self._mount, self._guard, self._source, self._tool, self._public = mount, guard, source, tool, public
+        self.name = mount.name
+
+    @property
+    def catalogue(self) -> bridge.Known:
+        return self._mount.catalogue
+
+    async def request(
+        self, method: str, params: Params | None = None, *, timeout: float | None = None, call: Call | None = None
+    ) -> msgspec.Raw:
+        return await self._mount.request(method, params, timeout=timeout, call=call, admit=self._admit)
+
+    def _admit(self) -> None:
+        mount, base = self._mount, self._mount.catalogue.tools
+        tools = base if self._source.own else self._source.lists.tools
+        self._guard.refuse_withheld(Owner(mount.ws, "mount", mount.name), tools, base, self._tool, self._public)
+
+
+def _goes_on(params: Params, call: Call) -> bool:
+    """Whether a stateless client brings a call on its way: its state was made for these very arguments, after a person agreed."""
+    return call.client.stateless and bridge.STATE in params
 
 
 Key = TypeVar("Key")

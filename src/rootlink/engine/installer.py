@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -17,7 +17,7 @@ import structlog
 from msgspec import Raw
 
 from rootlink import shapes
-from rootlink.engine.catalogue import public_names
+from rootlink.engine.catalogue import FUNCTION, public_names
 from rootlink.engine.changes import Changes
 from rootlink.engine.checks import Ask, Checks
 from rootlink.engine.functions.host import Deployed, FunctionHost
@@ -26,9 +26,14 @@ from rootlink.engine.mounts.mount import Mount
 from rootlink.engine.mounts.supervisor import Mounts
 from rootlink.engine.oauth.accounts import Accounts
 from rootlink.engine.state import ConnectionRow, State
+from rootlink.engine.ticking import ticking
+from rootlink.engine.tools.control import Kept
+from rootlink.engine.tools.guard import Change, Guard, Owner, own_definition
 from rootlink.errors import Conflict, Invalid, NotFound, RootlinkError
+from rootlink.wire.checks import Check, Verdict
 from rootlink.wire.engine import InstallEvent
 from rootlink.wire.mounts import Actual, Desired, FunctionSpec, MountSpec, Step, digest
+from rootlink.wire.tools import ToolRules, ToolView
 
 log = structlog.get_logger(__name__)
 
@@ -36,13 +41,17 @@ Redact = Callable[[str], str]
 InstallStep = Literal["install", "deploy"]
 
 
-def _cleaned(value: Any, redact: Redact) -> Any:
+def cleaned(value: Any, redact: Redact) -> Any:
     """JSON with every string redacted, names of members too."""
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, dict):
-        return {redact(name): _cleaned(member, redact) for name, member in value.items()}
-    return [_cleaned(item, redact) for item in value] if isinstance(value, list) else value
+        return {redact(name): cleaned(member, redact) for name, member in value.items()}
+    return [cleaned(item, redact) for item in value] if isinstance(value, list) else value
+
+
+def _owner(row: ConnectionRow) -> Owner:
+    return Owner(row.ws, "mount" if row.kind == "mount" else "function", row.name)
 
 
 def kinds_of(mount: Mount) -> set[str]:
@@ -73,9 +82,10 @@ class Installer:
         redact: Redact,
         checks: Checks,
         accounts: Accounts,
+        guard: Guard,
     ) -> None:
         self._mounts, self._functions, self._state, self._changes = mounts, functions, state, changes
-        self._redact, self._checks, self._accounts = redact, checks, accounts
+        self._redact, self._checks, self._accounts, self._guard = redact, checks, accounts, guard
         self._turn = asyncio.Lock()  # of connections: two wishes of one connection must not meet half way
         self._written: weakref.WeakKeyDictionary[Mount, Catalogue] = weakref.WeakKeyDictionary()  # as it was last written down
         self._mounting: dict[str, asyncio.Task[Mount]] = {}  # connection → its mount that is being installed
@@ -83,17 +93,22 @@ class Installer:
     # servers a person or an AI installs
 
     async def install(self, ws: str, body: object) -> dict[str, Any]:
-        """Mount what `body` describes. Answers POST …/mcp-servers. Raises Invalid, Conflict, EgressBlocked, UpstreamFailed."""
+        """Mount what `body` describes. Answers POST …/mcp-servers; `held`, if any are: tools a person has to look at.
+
+        Raises Invalid, Conflict, EgressBlocked, UpstreamFailed.
+        """
         spec = decode_spec(body)
-        mount = await self._mount(ws, spec, None, None)
+        mount = await self._mount(ws, spec, None, ToolRules(), None)
         told = self._changes.publish(ws, kinds_of(mount))
         mounts = self._mounts.list(ws)
-        return {
+        answer = {
             "installed": True,
             "server_count": len(mounts),
             "tool_count": sum(len(mount.catalogue.tools) for mount in mounts),
             "tools_list_changed_notified": told,
         }
+        held = [view.name for view in self.tools(ws, mount.name) if view.held is not None]
+        return {**answer, "held": held} if held else answer
 
     async def uninstall(self, ws: str, name: str) -> dict[str, Any]:
         """Unmount a server of the engine's own. Raises NotFound, and Conflict for a connection's."""
@@ -124,6 +139,7 @@ class Installer:
         """Deploy or redeploy a function of the engine's own. Raises Invalid when it does not compile."""
         self._not_a_connections(ws, spec.name)
         deployed = await self._functions.deploy(ws, spec)
+        self._guard.hold(Owner(ws, "function", spec.name), self._state.kept(Owner(ws, "function", spec.name)))
         self._changes.publish(ws, {"tools"})
         return deployed
 
@@ -131,6 +147,7 @@ class Installer:
         self._not_a_connections(ws, name)
         if not await self._functions.remove(ws, name):
             raise NotFound(f"no function {name!r} in workspace {ws!r}")
+        self._forget_tools(Owner(ws, "function", name))
         self._changes.publish(ws, {"tools"})
 
     def _not_a_connections(self, ws: str, name: str) -> None:
@@ -145,7 +162,21 @@ class Installer:
 
     def _actual(self, row: ConnectionRow) -> Actual:
         state, tools, error = self._look(row)
-        return Actual(row.id, row.ws, row.name, "mount" if row.kind == "mount" else "function", row.digest, state, tools, error)
+        owner = _owner(row)
+        views = [] if state == "missing" else self._views(owner)
+        withheld = {view.name for view in views if view.held is not None or view.mode == "off"}
+        return Actual(
+            row.id,
+            row.ws,
+            row.name,
+            owner.kind,
+            row.digest,
+            state,
+            [name for name in tools if name not in withheld],
+            error,
+            pins=self._guard.kept(owner).rules.pins,
+            held=[view.name for view in views if view.held is not None],
+        )
 
     def _look(self, row: ConnectionRow) -> tuple[str, list[str], str | None]:
         if row.kind == "function":
@@ -155,7 +186,7 @@ class Installer:
         except NotFound:
             return "missing", [], None
         own = [tool["name"] for tool in mount.catalogue.tools]
-        return mount.state, list(public_names([(row.name, own)]).values()), mount.error
+        return mount.state, list(public_names([(row.name, own)]).values()), self._redact(mount.error) if mount.error else None
 
     async def apply(self, desired: Desired, emit: Callable[[InstallEvent], None]) -> None:
         """Make this engine hold what a connection wants. Emits steps as they happen, `done` or `failed` last; never raises."""
@@ -166,8 +197,11 @@ class Installer:
 
         tell(Step(step, "running"))
         try:
-            async with self._turn:
-                actual = await self._hold(desired, step, tell)
+            async with ticking(tell, Step(step, "running", "waiting for its turn")) as told:
+                # before its turn: a person may take ten minutes, and others are waiting
+                await self._accounts.ready(desired, told)
+                async with self._turn:
+                    actual = await self._hold(desired, step, told)
         except RootlinkError as error:
             words = self._redact(error.message)
             emit(InstallEvent(step=Step(step, "failed", words)))
@@ -176,8 +210,9 @@ class Installer:
             log.exception("install broke", connection=desired.id)
             emit(InstallEvent(failed={"code": "internal", "message": "Internal error; see the engine's log"}))
         else:
-            count = len(actual.tools)
-            emit(InstallEvent(step=Step(step, "done", f"{count} tool{'' if count == 1 else 's'}")))
+            count, held = len(actual.tools), len(actual.held)
+            words = f"{count} tool{'' if count == 1 else 's'}{f', {held} more held back' if held else ''}"
+            emit(InstallEvent(step=Step(step, "done", words)))
             emit(InstallEvent(done=actual))
 
     async def _hold(self, desired: Desired, step: InstallStep, tell: Callable[[Step], None]) -> Actual:
@@ -187,21 +222,22 @@ class Installer:
         wanted = digest(desired)
         row = self._state.connection(desired.id)
         if row is not None and row.digest == wanted and self._look(row)[0] != "missing":
+            self.rules({desired.id: desired.rules})
             return self._actual(row)
         fresh = row is None
         if row is not None:
             await self._release(desired.id, forget=False)  # it comes back changed: what its server kept stays
-        await self._accounts.ready(desired, tell)
         verdict = await self._checks.before(desired, progress)
         if desired.mount is not None:
             row = ConnectionRow(desired.id, desired.ws, desired.name, "mount", wanted)
-            mount = await self._breakable(desired.id, self._mount(desired.ws, desired.mount, row, progress))
+            mount = await self._breakable(desired.id, self._mount(desired.ws, desired.mount, row, desired.rules, progress))
             self._changes.publish(desired.ws, kinds_of(mount))
         elif desired.function is not None:
             row = ConnectionRow(desired.id, desired.ws, desired.name, "function", wanted)
             if any(function.name == desired.function.name for function in self._functions.list(desired.ws)):
                 raise Conflict(f"a function {desired.function.name!r} exists already; delete it or choose another name")
             await self._functions.deploy(desired.ws, desired.function, connection=desired.id)
+            self._hold_tools(_owner(row), Kept(desired.rules))
             self._state.put_connection(row)
             self._changes.publish(desired.ws, {"tools"})
         else:
@@ -212,6 +248,19 @@ class Installer:
             await self._release(desired.id, forget=fresh)
             raise
         return msgspec.structs.replace(self._actual(row), label=verdict.label, notes=verdict.notes)
+
+    async def check(self, id: str, checks: list[Check]) -> Verdict:
+        """`checks` made of what a connection has here. Raises NotFound when it has nothing."""
+        row = self._state.connection(id)
+        if row is None:
+            raise NotFound("this engine holds nothing of that connection")
+        desired = Desired(row.id, row.ws, row.name, checks=checks)
+        if row.kind == "mount":
+            desired = msgspec.structs.replace(desired, mount=self._mounts.get(row.ws, row.name).spec)
+        else:
+            held = self._functions.get(row.ws, row.name)
+            desired = msgspec.structs.replace(desired, function=FunctionSpec(held.name, held.code, egress=held.egress))
+        return await self._checks.again(desired, self._asker(desired))
 
     def _asker(self, desired: Desired) -> Ask:
         """A call of one of the connection's own tools, on nobody's behalf."""
@@ -239,8 +288,11 @@ class Installer:
         under way ends: one that hangs must not keep everybody waiting."""
         if id in self._mounting:
             self._mounting[id].cancel()
+        self._accounts.leave(id)
         async with self._turn:
-            return await self._release(id, forget=True)
+            released = await self._release(id, forget=True)
+        self._accounts.forget(id)
+        return released
 
     async def _release(self, id: str, *, forget: bool) -> bool:
         row = self._state.connection(id)
@@ -249,6 +301,7 @@ class Installer:
         kinds = {"tools"}
         if row.kind == "function":
             await self._functions.remove(row.ws, row.name)
+            self._forget_tools(_owner(row))
         else:
             kinds = self._kinds(row)
             await self._unmount(row.ws, row.name, forget=forget)
@@ -262,33 +315,124 @@ class Installer:
         except NotFound:
             return set()
 
+    # what is done with their tools
+
+    def rules(self, rules: Mapping[str, ToolRules]) -> None:
+        """Of connections, by id, as they are now; in force at once. One that is not named keeps what it has."""
+        for row in self._state.connections():
+            if row.id in rules and self._guard.update(_owner(row), rules[row.id]):
+                self._changes.publish(row.ws, {"tools"})
+
+    def tools(self, ws: str, name: str) -> list[ToolView]:
+        """Of a mount; of name `function`: of all functions. Raises NotFound."""
+        if name != FUNCTION:
+            return self._views(Owner(ws, "mount", self._mounts.get(ws, name).name))
+        return [view for deployed in self._functions.list(ws) for view in self._views(Owner(ws, "function", deployed.name))]
+
+    def tools_of(self, id: str) -> list[ToolView]:
+        """Of a connection. Raises NotFound when it has nothing here."""
+        row = self._state.connection(id)
+        if row is None or self._look(row)[0] == "missing":
+            raise NotFound("this engine holds nothing of that connection")
+        return self._views(_owner(row))
+
+    def decide(self, ws: str, name: str, tool: str, body: object) -> ToolView:
+        """What a person decided about one tool of the engine's own. Raises Invalid, NotFound, and Conflict for a connection's."""
+        try:
+            change = msgspec.convert(body, Change)
+        except msgspec.ValidationError as error:
+            raise Invalid(f"this is no decision about a tool: {shapes.words(str(error))}") from None
+        if name == FUNCTION:
+            tool = tool.removeprefix(f"{FUNCTION}__")
+            owner = Owner(ws, "function", self._functions.get(ws, tool).name)
+            theirs = any((row.ws, row.name, row.kind) == (ws, owner.name, "function") for row in self._state.connections())
+        else:
+            owner = Owner(ws, "mount", name)
+            theirs = self._mounts.get(ws, name).connection is not None
+        if theirs:
+            raise Conflict(f"{owner.name} belongs to a connection; decide about its tools with: rootlink tools")
+        if self._guard.change(owner, self._definitions(owner), tool, change):
+            self._changes.publish(ws, {"tools"})
+        return next(view for view in self._views(owner) if view.tool == tool)
+
+    def _views(self, owner: Owner) -> list[ToolView]:
+        tools = self._definitions(owner)
+        known = self._guard.known(owner, tools)
+        if owner.kind == "function":
+            return self._guard.views(owner, tools, {owner.name: f"{FUNCTION}__{owner.name}"})
+        public = public_names([(owner.name, [tool["name"] for tool in known])])
+        return self._guard.views(owner, tools, {tool: name for (_, tool), name in public.items()})
+
+    def _definitions(self, owner: Owner) -> list[dict[str, Any]]:
+        if owner.kind == "function":
+            return [own_definition(self._functions.tool(owner.ws, owner.name), owner.name)]
+        return self._mounts.get(owner.ws, owner.name).catalogue.tools
+
+    def _hold_tools(self, owner: Owner, kept: Kept) -> None:
+        self._state.put_kept(owner, kept)
+        self._guard.hold(owner, kept)
+
+    def _forget_tools(self, owner: Owner) -> None:
+        self._guard.drop(owner)
+        self._state.drop_kept(owner)
+
     # both
 
-    async def _mount(self, ws: str, spec: MountSpec, row: ConnectionRow | None, progress: Callable[[str], None] | None) -> Mount:
+    async def _mount(
+        self,
+        ws: str,
+        spec: MountSpec,
+        row: ConnectionRow | None,
+        rules: ToolRules,
+        progress: Callable[[str], None] | None,
+    ) -> Mount:
+        """From here on nothing is listed of it before it was judged: between `add` and that nobody else has a turn."""
         connection = row.id if row is not None else None
         mount = await self._mounts.add(ws, spec, connection=connection, progress=progress)
-        self._state.put_mount(ws, spec, connection, self._kept(mount.catalogue))
+        self._hold_tools(Owner(ws, "mount", spec.name), Kept(rules, agreed=bool(rules.pins)))
+        self._judge(mount)
+        self._state.put_mount(ws, spec, connection, self._kept(mount))
         if row is not None:
             self._state.put_connection(row)
         return mount
 
-    def _kept(self, catalogue: Catalogue) -> Catalogue:
-        """As it is written down: a server may have put a secret into a description."""
-        return msgspec.convert(_cleaned(msgspec.to_builtins(catalogue), self._redact), Catalogue)
+    def _kept(self, mount: Mount) -> Catalogue:
+        """Its catalogue as it is written down: a server may have put a secret into a description."""
+        kept = msgspec.convert(cleaned(msgspec.to_builtins(mount.catalogue), self._redact), Catalogue)
+        self._guard.written(Owner(mount.ws, "mount", mount.name), mount.catalogue.tools, kept.tools)
+        return kept
 
     async def _unmount(self, ws: str, name: str, *, forget: bool) -> None:
         self._state.drop_mount(ws, name)
         await self._mounts.remove(ws, name, forget=forget)
+        self._forget_tools(Owner(ws, "mount", name))
 
-    def restore(self) -> None:
-        """At engine start: bring back every mount in the background, under supervision. Functions restore themselves."""
+    def _judge(self, mount: Mount) -> None:
+        """So that what is held back is known before anybody asks for it."""
+        tools = mount.catalogue.tools
+        self._guard.judge(Owner(mount.ws, "mount", mount.name), tools, tools)
+
+    def restore(self, rules: Mapping[str, ToolRules]) -> None:
+        """At engine start: bring back every mount in the background, under supervision. Functions restore themselves. `rules`:
+        of connections, by id."""
         for ws, spec, connection, catalogue in self._state.mounts():
-            self._mounts.restore(ws, spec, connection, catalogue)
+            mount = self._mounts.restore(ws, spec, connection, catalogue)
+            owner = Owner(ws, "mount", spec.name)
+            self._guard.hold(owner, self._state.kept(owner))
+            if connection is not None and connection in rules:
+                self._guard.update(owner, rules[connection])
+            self._judge(mount)
+        for function in self._functions.all():
+            owner = Owner(function.ws, "function", function.name)
+            self._guard.hold(owner, self._state.kept(owner))
+            if function.connection is not None and function.connection in rules:
+                self._guard.update(owner, rules[function.connection])
 
     def changed(self, ws: str, kinds: set[str]) -> None:
         """A mounted server's lists changed: keep them for the next start, tell the clients."""
         for mount in self._mounts.list(ws):
+            self._judge(mount)
             if self._written.get(mount) is not mount.catalogue:  # a change makes a new one
-                self._state.put_catalogue(ws, mount.name, self._kept(mount.catalogue))
+                self._state.put_catalogue(ws, mount.name, self._kept(mount))
                 self._written[mount] = mount.catalogue
         self._changes.publish(ws, kinds)

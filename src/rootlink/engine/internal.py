@@ -19,9 +19,11 @@ from rootlink.engine.functions.host import FunctionHost
 from rootlink.engine.installer import Installer, Redact
 from rootlink.engine.lease import Lease
 from rootlink.engine.mounts.supervisor import Mounts
+from rootlink.engine.oauth.accounts import Accounts
 from rootlink.engine.rest import body_of, ok, refused
+from rootlink.engine.trials import Trials
 from rootlink.errors import Invalid, RootlinkError
-from rootlink.wire.engine import EngineConfig, EngineStatus, Environment, InstallEvent
+from rootlink.wire.engine import Checking, EngineConfig, EngineStatus, Environment, InstallEvent, SignedIn
 from rootlink.wire.mounts import Desired
 
 T = TypeVar("T")
@@ -37,6 +39,8 @@ class Internal:
         mounts: Mounts,
         functions: FunctionHost,
         installer: Installer,
+        trials: Trials,
+        accounts: Accounts,
         decisions: Decisions,
         lease: Lease,
         stop: Callable[[], None],
@@ -46,7 +50,8 @@ class Internal:
     ) -> None:
         self._config, self._mounts, self._functions, self._installer = config, mounts, functions, installer
         self._decisions, self._lease, self._stop, self._environment = decisions, lease, stop, environment
-        self._tasks, self._redact = tasks, redact
+        self._accounts, self._tasks, self._redact = accounts, tasks, redact
+        self._trials = trials
 
     def routes(self) -> list[Route]:
         table: list[tuple[str, str, Callable[[Request], Awaitable[Response]]]] = [
@@ -57,6 +62,12 @@ class Internal:
             ("GET", "/connections", self.connections),
             ("PUT", "/connections/{id}", self.apply),
             ("DELETE", "/connections/{id}", self.release),
+            ("GET", "/connections/{id}/tools", self.tools),
+            ("POST", "/connections/{id}/check", self.check),
+            ("POST", "/connections/{id}/sign-in", self.sign_in),
+            ("POST", "/sign-ins", self.signed_in),
+            ("POST", "/grants", self.grants),
+            ("POST", "/trials", self.trial),
             ("POST", "/decisions", self.decisions),
         ]
         return [Route("/internal" + path, self._enveloped(act), methods=[method]) for method, path, act in table]
@@ -118,8 +129,42 @@ class Internal:
         with self._lease.call():
             await self._installer.apply(desired, emit)
 
+    async def trial(self, request: Request) -> Response:
+        """As `apply`, of what nobody has agreed to yet."""
+        desired = await _decoded(request, Desired)
+        events: asyncio.Queue[InstallEvent] = asyncio.Queue()
+        self._tasks.create_task(self._try(desired, events.put_nowait))
+        return StreamingResponse(_lines(events), media_type="application/x-ndjson")
+
+    async def _try(self, desired: Desired, emit: Callable[[InstallEvent], None]) -> None:
+        with self._lease.call():
+            await self._trials.run(desired, emit)
+
     async def release(self, request: Request) -> Response:
         return ok({"removed": await self._installer.release(request.path_params["id"])})
+
+    async def tools(self, request: Request) -> Response:
+        return ok(self._installer.tools_of(request.path_params["id"]))
+
+    async def check(self, request: Request) -> Response:
+        """A check is a call too."""
+        with self._lease.call():
+            asked = await _decoded(request, Checking)
+            return ok(await self._installer.check(request.path_params["id"], asked.checks))
+
+    async def sign_in(self, request: Request) -> Response:
+        with self._lease.call():
+            return ok({"link": await self._accounts.begin(request.path_params["id"])})
+
+    async def signed_in(self, request: Request) -> Response:
+        with self._lease.call():
+            return ok({"connection": await self._accounts.end(await _decoded(request, SignedIn))})
+
+    async def grants(self, request: Request) -> Response:
+        taken = (await body_of(request)).get("taken", [])
+        if not isinstance(taken, list) or not all(isinstance(id, str) for id in taken):
+            raise Invalid("grants needs `taken`, a list of ids")
+        return ok(self._accounts.hand_over(taken))
 
     async def decisions(self, request: Request) -> Response:
         return ok(self._decisions.hand_over())

@@ -49,6 +49,7 @@ Lookup = Callable[[str, int], Awaitable[list[str]]]
 
 MAX_REDIRECTS = 10
 CONNECT_SECS = 30.0
+KNOCK_SECS = 10.5  # a gate dials for ten, and then cuts
 TIMER_SLACK_SECS = 0.1  # a timer may fire this much before the clock says so (uvloop's time is cached)
 _DOOR_NAMES = addresses.networks(["198.18.0.0/15"])  # the gate's addresses for names (gate/names.py)
 MAX_SOCKETS, MAX_OF_ONE_HOST = 1024, 512  # of one engine; streams of remote mounts hold theirs, and a hung host holds its own
@@ -301,6 +302,31 @@ class Scope:
             hop = replace(onward[0], target=self._allowed(onward[1]))
         raise UpstreamFailed(f"host '{hop.target.host}' redirects more than {MAX_REDIRECTS} times")
 
+    async def knock(self, host: str, port: int, seconds: float) -> None:
+        """Whether anybody answers there over TCP: dialled as a request is, and hung up. Behind a door the gate answers by itself
+        at ports 443 and 80, so there it is only whether the name leads anywhere.
+
+        Raises `EgressBlocked`; `UpstreamFailed` when nobody answers; `Unavailable`.
+        """
+        decision = self._outbound._policy.decide(host, port, self._own)
+        try:
+            if not decision.allowed:
+                raise _Refused(decision)
+            async with asyncio.timeout(seconds):
+                await self._outbound._current().knock(decision.host, port, self.connection)
+        except _Refused as refused:
+            if not refused.recorded:
+                self.record(refused.decision)
+            refused.decision.raise_if_denied(self.connection)
+        except TimeoutError:
+            raise UpstreamFailed(f"host '{decision.host}' port {port} did not answer in time") from None
+        except socket.gaierror:
+            raise UpstreamFailed(f"host '{decision.host}' is not known to DNS") from None
+        except OSError as error:
+            why = error.strerror or type(error).__name__
+            raise UpstreamFailed(f"host '{decision.host}' port {port} cannot be reached: {why}") from None
+        self.record(decision)
+
     def _allowed(self, read: Target | Decision) -> Target:
         target, decision = self.decide(read)
         if target is None or not decision.allowed:
@@ -448,6 +474,28 @@ class _Line:
         async with response:
             yield response
 
+    async def knock(self, host: str, port: int, connection: str) -> None:
+        """Raises _Refused, OSError, UpstreamFailed, Unavailable."""
+        await self.way.ready(port)
+        asking = _asking.set(connection)
+        try:
+            leads = [(host, port)] if hosts.is_address(host) else await self.way.leads(self.policy, host, port)
+        finally:
+            _asking.reset(asking)
+        failed = OSError("it has no address")
+        for address, at in leads:
+            if not self.way.admits(self.policy, address, at):
+                raise _Refused(self.policy.address(host, port, address))
+            if not self.way.real and port in hosts.WEB_PORTS:
+                return
+            try:
+                await _answered(address, at, heard=self.way.real)
+            except OSError as error:
+                failed = error
+            else:
+                return
+        raise failed
+
     async def close(self) -> None:
         if self._opened is not None:
             await self._opened.close()
@@ -483,6 +531,22 @@ class _Line:
         if not self.way.admits(self.policy, address[0], address[1]):
             raise _Refused(self.policy.address(address[0], address[1], address[0]))
         return socket.socket(family, kind, proto)
+
+
+async def _answered(address: str, port: int, *, heard: bool) -> None:
+    """Whether a connection is taken. `heard`: whoever takes it is the other side. A gate takes it first, dials then, and cuts it
+    if nobody answers; else it hands our end on, to which the other side says something, or ends too, or says nothing at all.
+    Raises OSError."""
+    reader, writer = await asyncio.open_connection(address, port)
+    try:
+        if not heard:
+            writer.write_eof()
+            async with asyncio.timeout(KNOCK_SECS):
+                await reader.read(1)
+    except TimeoutError:
+        return
+    finally:
+        writer.transport.abort()
 
 
 def _resolver(policy: Policy, way: Way) -> Any:

@@ -20,6 +20,7 @@ from rootlink.engine.functions.host import FunctionHost, Run
 from rootlink.engine.installer import Installer, Redact
 from rootlink.engine.mounts.supervisor import Mounts
 from rootlink.engine.rpc import RpcError
+from rootlink.engine.tools.guard import Guard, Owner, own_definition
 from rootlink.errors import Forbidden, Invalid, NotFound, RootlinkError, UpstreamFailed, envelope
 from rootlink.wire.mounts import FunctionSpec
 
@@ -72,12 +73,14 @@ class FunctionBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Rest:
-    def __init__(self, mounts: Mounts, functions: FunctionHost, installer: Installer, dispatch: Dispatch, redact: Redact) -> None:
+    def __init__(
+        self, mounts: Mounts, functions: FunctionHost, installer: Installer, dispatch: Dispatch, guard: Guard, redact: Redact
+    ) -> None:
         self._mounts, self._functions, self._installer, self._dispatch = mounts, functions, installer, dispatch
-        self._redact = redact
+        self._guard, self._redact = guard, redact
 
     def routes(self) -> list[Route]:
-        return [Route(PREFIX + path, self._endpoint(scope, act), methods=[method]) for method, path, scope, act in ROUTES]
+        return [Route(_pattern(path), self._endpoint(scope, act), methods=[method]) for method, path, scope, act in ROUTES]
 
     def _endpoint(self, scope: str, act: Handler) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
@@ -114,6 +117,13 @@ class Rest:
     async def logs(self, caller: Caller, request: Request) -> Any:
         return {"lines": self._mounts.get(caller.ws, request.path_params["name"]).logs()}
 
+    async def server_tools(self, caller: Caller, request: Request) -> Any:
+        return self._installer.tools(caller.ws, request.path_params["name"])
+
+    async def decide(self, caller: Caller, request: Request) -> Any:
+        path = request.path_params
+        return self._installer.decide(caller.ws, path["name"], path["tool"], await body_of(request))
+
     # tools
 
     async def tools(self, caller: Caller, request: Request) -> Any:
@@ -122,7 +132,8 @@ class Rest:
     async def call(self, caller: Caller, request: Request) -> Any:
         arguments = (await body_of(request)).get("arguments")
         name = request.path_params["tool"]
-        if name not in self._dispatch.view(caller.ws).targets:
+        view = self._dispatch.view(caller.ws)
+        if name not in view.targets and name not in view.withheld:
             raise NotFound(f"no tool {name[:200]!r} in workspace {caller.ws!r}; see: rootlink tools")
         if arguments is not None and not isinstance(arguments, dict):
             raise Invalid("`arguments` must be an object")
@@ -159,8 +170,10 @@ class Rest:
         return None
 
     async def invoke(self, caller: Caller, request: Request) -> Any:
-        body = await body_of(request)
-        return run_view(await self._functions.invoke(caller.ws, request.path_params["name"], body.get("input"), trigger="api"))
+        body, name = await body_of(request), request.path_params["name"]
+        tool = [own_definition(self._functions.tool(caller.ws, name), name)]
+        self._guard.refuse_withheld(Owner(caller.ws, "function", name), tool, tool, name, f"function__{name}")
+        return run_view(await self._functions.invoke(caller.ws, name, body.get("input"), trigger="api"))
 
     async def runs(self, caller: Caller, request: Request) -> Any:
         self._functions.get(caller.ws, request.path_params["name"])
@@ -169,6 +182,11 @@ class Rest:
     async def run(self, caller: Caller, request: Request) -> Any:
         path = request.path_params
         return run_view(self._functions.run(caller.ws, path["name"], path["run_id"]))
+
+
+def _pattern(path: str) -> str:
+    """A server may give its tools names with slashes."""
+    return PREFIX + (path.replace("{tool}", "{tool:path}") if path.endswith("{tool}") else path)
 
 
 def run_view(run: Run) -> dict[str, Any]:
@@ -182,6 +200,8 @@ ROUTES: list[tuple[str, str, str, Handler]] = [
     ("DELETE", "/mcp-servers/{name}", "manage", Rest.uninstall),
     ("POST", "/mcp-servers/{name}/restart", "manage", Rest.restart),
     ("GET", "/mcp-servers/{name}/logs", "manage", Rest.logs),
+    ("GET", "/mcp-servers/{name}/tools", "use", Rest.server_tools),
+    ("PUT", "/mcp-servers/{name}/tools/{tool}", "manage", Rest.decide),
     ("GET", "/tools", "use", Rest.tools),
     ("POST", "/tools/{tool}/call", "use", Rest.call),
     ("GET", "/functions", "use", Rest.functions),

@@ -1,16 +1,19 @@
-"""What an engine keeps on disk, in its own folder: mounts, which connection each belongs to, and its clients' sessions.
+"""What an engine keeps on disk, in its own folder: mounts, which connection each belongs to, what was agreed to of their tools,
+its clients' sessions, and sealed grants that the vault has not taken yet.
 
 One SQLite file, written from the engine's one thread. `sqlite3` and not SQLAlchemy: importing the latter takes 350 ms of an
 engine's cold start, and these are four statements. WAL with synchronous=NORMAL: a killed process loses nothing, a killed
 machine at most the last writes, which the reconciler brings back. Functions and their runs are other tables of the same file,
 owned by `functions/`.
 
-What the disk did to the file: a row that can't be read is skipped and logged, its neighbours stay; a file that can't be read is
+What the disk did to the file: a row that can't be read is skipped and logged, its neighbours stay (where it said what was agreed
+to, nothing is agreed to any more); a file that can't be read is
 refused at the start, since what an engine would write into it is lost.
 """
 
 from __future__ import annotations
 
+import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Iterable
@@ -21,6 +24,8 @@ import msgspec
 import structlog
 
 from rootlink.engine.mounts.listing import Catalogue
+from rootlink.engine.tools.control import Kept
+from rootlink.engine.tools.guard import Owner
 from rootlink.errors import RootlinkError, Unavailable
 from rootlink.wire.mounts import MountSpec
 
@@ -48,6 +53,10 @@ CREATE TABLE IF NOT EXISTS connections (
 CREATE TABLE IF NOT EXISTS sessions (
     id TEXT PRIMARY KEY, ws TEXT NOT NULL, principal TEXT NOT NULL, version TEXT NOT NULL, seen REAL NOT NULL,
     client BLOB NOT NULL DEFAULT '{}');
+CREATE TABLE IF NOT EXISTS tools (
+    ws TEXT NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL, kept BLOB NOT NULL, PRIMARY KEY (ws, kind, name));
+CREATE TABLE IF NOT EXISTS grants (
+    id TEXT PRIMARY KEY, connection TEXT NOT NULL, secret TEXT NOT NULL, key_id TEXT NOT NULL, ciphertext BLOB NOT NULL);
 """
 _ADDED = {"sessions": {"client": "BLOB NOT NULL DEFAULT '{}'"}}  # columns a file of an older engine may lack
 
@@ -59,10 +68,24 @@ FROM mounts ORDER BY rowid
 _CONNECTIONS = """
 SELECT CAST(id AS BLOB), CAST(ws AS BLOB), CAST(name AS BLOB), CAST(kind AS BLOB), CAST(digest AS BLOB) FROM connections
 """
+_GRANTS = """
+SELECT CAST(id AS BLOB), CAST(connection AS BLOB), CAST(secret AS BLOB), CAST(key_id AS BLOB), ciphertext
+FROM grants ORDER BY rowid
+"""
 _SESSION = """
 SELECT CAST(id AS BLOB), CAST(ws AS BLOB), CAST(principal AS BLOB), CAST(version AS BLOB), CAST(client AS BLOB)
 FROM sessions WHERE id = ?
 """
+
+
+class GrantRow(msgspec.Struct, frozen=True):
+    """A sign-in's tokens, sealed: for the provisioner, which has not said yet that it has them."""
+
+    id: str
+    connection: str
+    secret: str
+    key_id: str
+    ciphertext: bytes
 
 
 class ConnectionRow(msgspec.Struct, frozen=True):
@@ -198,6 +221,25 @@ class State:
     def drop_mount(self, ws: str, name: str) -> None:
         self._ask("DELETE FROM mounts WHERE ws = ? AND name = ?", (ws, name))
 
+    # what was decided about their tools
+
+    def kept(self, owner: Owner) -> Kept:
+        """What was agreed to; nothing yet, when there is no row (an older engine's file). One that can't be read says so."""
+        rows = self._rows("SELECT kept FROM tools WHERE ws = ? AND kind = ? AND name = ?", owner)
+        if not rows:
+            return Kept()
+        try:
+            return msgspec.json.decode(rows[0][0] or b"", type=Kept)
+        except _UNREADABLE as error:
+            log.error("tools are held back: what was agreed to can't be read", owner=owner.name, why=type(error).__name__)
+            return Kept(agreed=True, lost=True)
+
+    def put_kept(self, owner: Owner, kept: Kept) -> None:
+        self._ask("INSERT OR REPLACE INTO tools (ws, kind, name, kept) VALUES (?, ?, ?, ?)", (*owner, msgspec.json.encode(kept)))
+
+    def drop_kept(self, owner: Owner) -> None:
+        self._ask("DELETE FROM tools WHERE ws = ? AND kind = ? AND name = ?", owner)
+
     # connections
 
     def connections(self) -> list[ConnectionRow]:
@@ -213,6 +255,36 @@ class State:
 
     def drop_connection(self, id: str) -> None:
         self._ask("DELETE FROM connections WHERE id = ?", (id,))
+
+    # grants on their way to the vault
+
+    def grants(self) -> list[GrantRow]:
+        """Oldest first, one a secret."""
+        found = []
+        for row in self._rows(_GRANTS):
+            try:
+                id, connection, secret, key_id = ((column or b"").decode() for column in row[:4])
+            except UnicodeDecodeError as error:
+                log.error("row skipped: it can't be read", kind="GrantRow", why=type(error).__name__, state=str(self._path))
+                continue
+            found.append(GrantRow(id, connection, secret, key_id, row[4] or b""))
+        return found
+
+    def put_grant(self, connection: str, secret: str, ciphertext: bytes, key_id: str) -> None:
+        """In place of an older one for the same secret."""
+        self._ask("BEGIN IMMEDIATE")
+        try:
+            self._ask("DELETE FROM grants WHERE secret = ?", (secret,))
+            values = (secrets.token_hex(16), connection, secret, key_id, ciphertext)
+            self._ask("INSERT INTO grants (id, connection, secret, key_id, ciphertext) VALUES (?, ?, ?, ?, ?)", values)
+        except BaseException:
+            self._ask("ROLLBACK")
+            raise
+        self._ask("COMMIT")
+
+    def drop_grants(self, ids: Iterable[str]) -> None:
+        for id in ids:
+            self._ask("DELETE FROM grants WHERE id = ?", (id,))
 
     # sessions
 

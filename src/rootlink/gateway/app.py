@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rootlink.catalog import Catalog
 from rootlink.errors import Internal, RootlinkError
-from rootlink.gateway import health, incidents, openapi, protected, v1
+from rootlink.gateway import health, incidents, oauth, openapi, protected, v1
 from rootlink.gateway.answers import Gone, Refusal
 from rootlink.gateway.auth import Guesses, KeyRing, Operators
 from rootlink.gateway.budget import Budget
@@ -115,6 +115,7 @@ class Gateway:
         return [
             *documented,
             *protected.ROUTES,
+            *oauth.ROUTES,
             Route("GET", "/metrics", metrics, "Prometheus metrics", open=True),
             Route("GET", "/openapi.json", described, "This API", open=True),
             Route("GET", "/signin", sign_in_by_link, "Sign in with a one-time link", open=True),

@@ -23,6 +23,7 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from http.cookies import CookieError, SimpleCookie
 
 import blake3
@@ -83,6 +84,7 @@ class KeyRing:
         self._keep = settings.key_cache_secs
         self._clock = clock
         self._known: dict[bytes, tuple[Key, float]] = {}
+        self._asked: dict[tuple[bytes, int], asyncio.Task[Key | None]] = {}  # of the store, by hash and drops
         self.dropped: Callable[[KeyTest], None] = lambda test: None  # told of every drop; the relay's, to end streams
         self._drops = 0  # grows with `drop`, so that a look-up begun before it is not remembered after it
 
@@ -107,15 +109,25 @@ class KeyRing:
         known = self._known.get(hash)
         if known is not None and now < known[1]:
             return known[0]
-        drops = self._drops
-        key = await asyncio.to_thread(self._keys.find, hash)
+        about = hash, self._drops  # who asks after a drop is not told what was found before it
+        asked = self._asked.get(about)
+        if asked is None:  # one look-up for all who ask at once: more are more threads, and each keeps memory of its own
+            asked = self._asked[about] = asyncio.create_task(asyncio.to_thread(self._keys.find, hash))
+            asked.add_done_callback(partial(self._found, about, now + self._keep))
+        return await asyncio.shield(asked)
+
+    def _found(self, about: tuple[bytes, int], until: float, asked: asyncio.Task[Key | None]) -> None:
+        del self._asked[about]
+        hash, drops = about
+        if asked.cancelled() or asked.exception() is not None:
+            return
+        key = asked.result()
         if key is None:
             self._known.pop(hash, None)
         elif drops == self._drops:
             if len(self._known) >= MOST_REMEMBERED:
                 self._known.clear()
-            self._known[hash] = (key, now + self._keep)
-        return key
+            self._known[hash] = (key, until)
 
 
 @dataclass(frozen=True, slots=True)

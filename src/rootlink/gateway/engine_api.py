@@ -12,6 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 from rootlink.wire.mounts import Auth, Paths, Transport
+from rootlink.wire.tools import Mode, ToolView
 
 WS = "/engine/api/v1/ws/{ws}"
 _SERVER, _FUNCTION = WS + "/mcp-servers/{name}", WS + "/functions/{name}"
@@ -59,6 +60,7 @@ class Installed(msgspec.Struct):
     server_count: int
     tool_count: int
     tools_list_changed_notified: int
+    held: list[str] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Uninstalled(msgspec.Struct):
@@ -78,6 +80,14 @@ class ServerView(msgspec.Struct):
 
 class ServerLogs(msgspec.Struct):
     lines: list[str]
+
+
+class ToolDecision(msgspec.Struct):
+    """`mode`: null is its default again. `approve`: the fingerprint of the definition that was looked at. Tools of a connection
+    are decided about through `/v1`."""
+
+    mode: Mode | msgspec.UnsetType | None = msgspec.UNSET
+    approve: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class ToolCall(msgspec.Struct):
@@ -163,6 +173,16 @@ REST = [
     Operation("DELETE", _SERVER, "servers_remove", "Remove an MCP server", Uninstalled, scope="manage"),
     Operation("POST", _SERVER + "/restart", "servers_restart", "Restart an MCP server", ServerView, scope="manage"),
     Operation("GET", _SERVER + "/logs", "servers_logs", "What an MCP server wrote last, redacted", ServerLogs, scope="manage"),
+    Operation("GET", _SERVER + "/tools", "servers_tools", "A server's tools, and what is done with each", list[ToolView]),
+    Operation(
+        "PUT",
+        _SERVER + "/tools/{tool}",
+        "servers_tool_decide",
+        "Allow, ask about, switch off or approve a tool",
+        ToolView,
+        ToolDecision,
+        scope="manage",
+    ),
     Operation("GET", WS + "/tools", "tools_list", "List tools as MCP describes them", list[Tool]),
     Operation("POST", WS + "/tools/{tool}/call", "tools_call", "Call a tool; the result is MCP's", dict[str, Any], ToolCall),
     Operation("GET", WS + "/functions", "functions_list", "List Root Functions", list[FunctionView]),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ParamSpec, TypeVar
 
 import structlog
@@ -46,6 +47,9 @@ class Errands:
 
 @dataclass(frozen=True, slots=True)
 class Plane:
+    """`connecting`: by project, held from the look at what there is until a connect is written, so that two at once don't both
+    find a secret's name free."""
+
     store: Store
     sealer: Sealer
     catalog: Catalog
@@ -56,6 +60,7 @@ class Plane:
     errands: Errands
     budget: Budget
     settings: GatewaySettings
+    connecting: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
 
     async def refresh(self, project: str) -> None:
         """A change of secrets or allowlist reaches the running engine. It is waited for a few seconds; whether it gets there in

@@ -38,6 +38,7 @@ def main(settings: Settings, listener: socket.socket | None = None) -> int:
     logs.set_up("gateway", settings.log_level)
     settings.prepare()
     token = admin_token(settings.admin_token_file)
+    entries = catalog.load(own=settings.catalog)  # before the rest of the disk is out of reach
     locked = give_up_the_key(settings)
     sock = listener or listen(settings.host, settings.port)
     sealer = Sealer.read(_awaited(settings.public_key_file))
@@ -45,7 +46,7 @@ def main(settings: Settings, listener: socket.socket | None = None) -> int:
     provisioner = ProvisionerClient(str(settings.provisioner_socket))
     try:
         page = console.build(url_of(sock), __version__)
-        gateway = build(store, sealer, catalog.load(), provisioner, _settings(settings, sock, token, files), console=page)
+        gateway = build(store, sealer, entries, provisioner, _settings(settings, sock, token, files), console=page)
 
         async def run() -> None:
             stop = asyncio.Event()

@@ -68,7 +68,7 @@ def _engine(settings: Settings) -> list[str]:
 def operator(settings: Settings) -> Operator:
     @functools.cache
     def shown() -> list[dict[str, Any]]:
-        return [entry.summary() for entry in catalog.load().list()]
+        return [entry.summary() for entry in catalog.load(own=settings.catalog).list()]
 
     return Operator(
         idle_stop=settings.idle_stop,

@@ -61,6 +61,13 @@ def _directory(value: Value) -> Path:
     return Path(_text(value)).expanduser().absolute()
 
 
+def _existing(value: Value) -> Path:
+    path = _directory(value)
+    if not path.is_dir():
+        raise ValueError(f"must be an existing directory; there is none at {path}")
+    return path
+
+
 def _file(value: Value) -> str:
     path = Path(_text(value)).expanduser().absolute()
     if not path.is_file():
@@ -208,6 +215,7 @@ SETTINGS = (
     Setting("extra_ca", _file, None, "file with CA certificates to trust besides the system's"),
     Setting("allow_private", _list(_cidr), (), "private network that projects may reach if their allowlist names it"),
     Setting("allow_path", _list(_allowed_path, os.pathsep), (), "directory of this machine that mounts may ask for"),
+    Setting("catalog", _existing, None, "directory of connectors of your own; one takes the place of the built-in of its name"),
     Setting("package_store", _directory, None, "one store of packages for all projects, which then trust each other"),
     Setting("sandbox", _sandbox, "kernel", "how engines and mounts are kept in: kernel or advisory"),
     Setting("egress_rate", _rate, 0, "bytes a second of one engine or mount through the gate, such as 10M; 0: no limit"),
@@ -237,6 +245,7 @@ class Settings:
     extra_ca: str | None
     allow_private: tuple[str, ...]
     allow_path: tuple[str, ...]
+    catalog: Path | None
     package_store: Path | None
     sandbox: Literal["kernel", "advisory"]
     egress_rate: int

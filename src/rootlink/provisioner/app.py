@@ -15,7 +15,7 @@ import struct
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import structlog
@@ -26,19 +26,24 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from rootlink.errors import Internal, NotFound, RootlinkError, Unavailable, envelope
+from rootlink import shapes
+from rootlink.errors import Internal, Invalid, NotFound, RootlinkError, Unavailable, envelope
+from rootlink.provisioner.connected import Connected
 from rootlink.provisioner.crew import Crew
 from rootlink.provisioner.engines import Engines, Operator
 from rootlink.provisioner.gate import GateLine
 from rootlink.provisioner.launch.launcher import Launcher
 from rootlink.provisioner.layout import Layout
-from rootlink.provisioner.reconcile import Install, Reconciler
+from rootlink.provisioner.reconcile import Reconciler
 from rootlink.sealing.unseal import Unsealer
 from rootlink.store.store import Store
+from rootlink.wire.engine import InstallEvent, SignedIn
+from rootlink.wire.mounts import Desired
 
 log = structlog.get_logger(__name__)
 DRAIN_SECS = 1
 Answer = Callable[[Request], Awaitable[Any]]
+T = TypeVar("T")
 
 
 class PeerProtocol(HttpToolsProtocol):
@@ -67,7 +72,7 @@ def _peer_uid(peer: Any) -> int | None:
     return int(struct.unpack("3i", credentials)[1])
 
 
-def build(engines: Engines, reconciler: Reconciler) -> Starlette:
+def build(engines: Engines, reconciler: Reconciler, connected: Connected) -> Starlette:
     """Routes as data; every answer in the envelope of CONTRACT §3."""
 
     async def ensure(request: Request) -> Any:
@@ -98,11 +103,31 @@ def build(engines: Engines, reconciler: Reconciler) -> Starlette:
 
     async def reconcile(request: Request) -> Any:
         install = reconciler.install(request.path_params["id"])
-        return StreamingResponse(_lines(install), media_type="application/x-ndjson")
+        return StreamingResponse(_lines(install.story()), media_type="application/x-ndjson")
+
+    async def update(request: Request) -> Any:
+        install = reconciler.install(request.path_params["id"], anew=True)
+        return StreamingResponse(_lines(install.story()), media_type="application/x-ndjson")
 
     async def remove(request: Request) -> Any:
         await reconciler.remove(request.path_params["id"])
         return {}
+
+    async def tools(request: Request) -> Any:
+        return await connected.tools(request.path_params["id"])
+
+    async def check(request: Request) -> Any:
+        return await connected.check(request.path_params["id"])
+
+    async def sign_in(request: Request) -> Any:
+        return {"link": await connected.sign_in(request.path_params["id"])}
+
+    async def trial(request: Request) -> Any:
+        trial = await connected.trial(request.path_params["id"], await _decoded(request, Desired))
+        return StreamingResponse(_lines(trial), media_type="application/x-ndjson")
+
+    async def signed_in(request: Request) -> Any:
+        return {"connection": await engines.signed_in(request.path_params["project"], await _decoded(request, SignedIn))}
 
     async def gate(request: Request) -> Any:
         return await engines.traffic()
@@ -120,7 +145,13 @@ def build(engines: Engines, reconciler: Reconciler) -> Starlette:
         ("POST", "/projects/{project}/refresh", refresh),
         ("POST", "/projects/{project}/decisions", decisions),
         ("POST", "/connections/{id}/reconcile", reconcile),
+        ("POST", "/projects/{project}/sign-ins", signed_in),
+        ("POST", "/connections/{id}/update", update),
         ("POST", "/connections/{id}/remove", remove),
+        ("GET", "/connections/{id}/tools", tools),
+        ("POST", "/connections/{id}/check", check),
+        ("POST", "/connections/{id}/sign-in", sign_in),
+        ("POST", "/connections/{id}/trial", trial),
         ("GET", "/gate", gate),
         ("GET", "/healthz", health),
     ]
@@ -131,9 +162,19 @@ def build(engines: Engines, reconciler: Reconciler) -> Starlette:
     )
 
 
-async def _lines(install: Install) -> AsyncIterator[bytes]:
-    async for event in install.story():
+async def _lines(story: AsyncIterator[InstallEvent]) -> AsyncIterator[bytes]:
+    async for event in story:
         yield msgspec.json.encode(event) + b"\n"
+
+
+async def _decoded(request: Request, shape: type[T]) -> T:
+    """The body. What it held is in no error: it may be a sign-in's code."""
+    try:
+        return msgspec.json.decode(await request.body(), type=shape)
+    except msgspec.ValidationError as error:
+        raise Invalid(f"not a {shape.__name__}: {shapes.words(str(error))}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise Invalid(f"not a {shape.__name__}: not JSON") from None
 
 
 def _enveloped(answer: Answer) -> Callable[[Request], Awaitable[Response]]:
@@ -219,7 +260,7 @@ async def serve(
         crew.start(engines.keep_polling(reconciler.watch), "poll")
         crew.start(reconciler.catch_up(), "catch up")
         crew.start(engines.warm_up(), "warm up")
-        server = Server(_config(build(engines, reconciler)))
+        server = Server(_config(build(engines, reconciler, Connected(store, engines))))
         serving = asyncio.create_task(server.serve([bind(socket_path)]))
         serving.add_done_callback(lambda ended: told.set())  # whatever ends it ends us
         await told.wait()

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import msgspec
 import structlog
 
 from rootlink.egress import hosts
@@ -31,22 +32,27 @@ from rootlink.errors import NotFound, RootlinkError, Unavailable
 from rootlink.provisioner.crew import Crew
 from rootlink.provisioner.environment import Opened, unsealed
 from rootlink.provisioner.gate import GateLine
+from rootlink.provisioner.grants import Grants, quietly
 from rootlink.provisioner.launch import logfile
 from rootlink.provisioner.launch.launcher import Launcher, Running
 from rootlink.provisioner.layout import Layout
 from rootlink.provisioner.lifecycle import Event, State, after, delay
 from rootlink.provisioner.line import Line
 from rootlink.provisioner.once import Once
+from rootlink.records.connection import Previous
 from rootlink.records.engine import EngineRow
 from rootlink.records.secret import Secret
 from rootlink.sealing.unseal import Unsealer
 from rootlink.store.store import Store
-from rootlink.wire.engine import Decision, EgressPolicy, EngineConfig, EngineStatus, Environment, Sandbox
+from rootlink.wire.engine import Decision, EgressPolicy, EngineConfig, EngineStatus, Environment, Sandbox, SignedIn
 from rootlink.wire.gate import Counts
+from rootlink.wire.mounts import Desired, MountSpec
 from rootlink.wire.provisioner import EngineAddress, EngineView
+from rootlink.wire.tools import ToolRules
 
 T = TypeVar("T")
-Mark = tuple[frozenset[tuple[str, int, int]], tuple[str, ...]]  # (name, version, hash of the ciphertext) of secrets; domains
+# (name, version, hash of the ciphertext) of secrets; domains; (connection, hash) of rules for tools
+Mark = tuple[frozenset[tuple[str, int, int]], tuple[str, ...], frozenset[tuple[str, int]]]
 log = structlog.get_logger(__name__)
 
 POLL = 5.0  # seconds between two looks at every engine
@@ -87,7 +93,22 @@ class Given(NamedTuple):
 
     opened: Opened
     policy: EgressPolicy
+    rules: dict[str, ToolRules]
     mark: Mark
+
+
+class Stored(NamedTuple):
+    """What the store has for an engine. `rules`: by connection."""
+
+    secrets: list[Secret]
+    domains: list[str]
+    rules: dict[str, ToolRules]
+
+    @property
+    def mark(self) -> Mark:
+        secrets = frozenset((secret.name, secret.version, hash(secret.ciphertext)) for secret in self.secrets)
+        rules = frozenset((id, hash(msgspec.json.encode(one, order="sorted"))) for id, one in self.rules.items())
+        return secrets, tuple(sorted(self.domains)), rules
 
 
 @dataclass
@@ -143,6 +164,7 @@ class Engines:
     ) -> None:
         self._store, self._launcher, self._unsealer, self._layout = store, launcher, unsealer, layout
         self._crew, self._operator, self._clock, self._gate = crew, operator, clock, gate
+        self._grants = Grants(store, unsealer)
         self._probed = Once(operator.probe, launcher.aside)
         self._registries = Once(operator.registries, launcher.aside)
         self._seats: dict[str, Seat] = {}
@@ -202,6 +224,11 @@ class Engines:
     async def pull_decisions(self, project: str) -> None:
         await self._pull(await self._seat(project))
 
+    async def signed_in(self, project: str, back: SignedIn) -> str:
+        """What a browser brought back from a sign-in; the connection's name. What it was given is in the vault then, unless the
+        store can't take it now. Raises what the engine refuses it with."""
+        return await self._crew.finish(self._signed_in(project, back), f"sign-in {project}")
+
     async def traffic(self) -> Counts:
         """Of all projects. Raises Unavailable when no gate answers."""
         if self._gate is None:
@@ -214,6 +241,10 @@ class Engines:
         """To a running engine, started if need be. Raises as `ensure`."""
         address = await self.ensure(project)
         return Line(address.socket, address.key)
+
+    async def take_grants(self, project: str, line: Line) -> None:
+        """Into the vault, what sign-ins came to since; what fails now is taken at the next poll."""
+        await quietly(self._grants, project, line)
 
     def live(self, project: str) -> Line | None:
         """To the engine if it runs; None when it does not."""
@@ -329,7 +360,7 @@ class Engines:
         try:
             packages = await self._packages()
             given = await self._environment(seat.project)
-            config = await self._config(seat.project, given.opened, given.policy, packages)
+            config = await self._config(seat.project, given, packages)
             await self._tell_gate(seat.project, config.key, given.policy, packages)
             seat.running = await self._launcher.start(config, seat.generation + 1)
         except RootlinkError as error:
@@ -366,17 +397,24 @@ class Engines:
         log.warning("engine start failed", project=seat.project, failures=seat.failures, retry_in=delay(seat.failures))
 
     async def _environment(self, project: str) -> Given:
-        sealed, domains, mark = await asyncio.to_thread(self._stored, project)
+        stored = await asyncio.to_thread(self._stored, project)
         operator = self._operator
-        policy = EgressPolicy(domains, list(operator.private), list(operator.resolve), operator.extra_ca)
-        return Given(await asyncio.to_thread(unsealed, project, sealed, self._unsealer), policy, mark)
+        policy = EgressPolicy(stored.domains, list(operator.private), list(operator.resolve), operator.extra_ca)
+        opened = await asyncio.to_thread(unsealed, project, stored.secrets, self._unsealer)
+        return Given(opened, policy, stored.rules, stored.mark)
 
-    def _stored(self, project: str) -> tuple[list[Secret], list[str], Mark]:
-        sealed, domains = self._store.secrets.sealed(project), self._store.egress.domains(project)
-        mark = frozenset((secret.name, secret.version, hash(secret.ciphertext)) for secret in sealed), tuple(sorted(domains))
-        return sealed, domains, mark
+    def _stored(self, project: str) -> Stored:
+        store = self._store
+        return Stored(store.secrets.sealed(project), store.egress.domains(project), store.connections.rules(project))
 
-    async def _config(self, project: str, opened: Opened, policy: EgressPolicy, packages: EgressPolicy) -> EngineConfig:
+    def _kept(self, project: str) -> list[MountSpec]:
+        """What its connections can be gone back to."""
+        rows = [row.previous for row in self._store.connections.list(project) if row.previous is not None]
+        before = [msgspec.json.decode(row, type=Previous).version.desired for row in rows]
+        mounts = [msgspec.json.decode(desired, type=Desired).mount for desired in before]
+        return [mount for mount in mounts if mount is not None]
+
+    async def _config(self, project: str, given: Given, packages: EgressPolicy) -> EngineConfig:
         tier = await self._tier()
         return EngineConfig(
             project=project,
@@ -385,14 +423,18 @@ class Engines:
             state_dir=str(self._layout.engine(project)),
             files_dir=str(self._layout.files(project)),
             store_dir=str(self._layout.store(project)),
-            secrets=dict(opened.values),
-            policy=policy,
+            secrets=dict(given.opened.values),
+            policy=given.policy,
             allow_paths=list(self._operator.allow_paths),
             sandbox=tier.sandbox,
             catalog=self._operator.catalog(),
             doors=str(self._layout.doors) if self._gate is not None else "",
             no_stdio=tier.no_stdio,
+            rules=given.rules,
+            seal=self._unsealer.public.hex(),
             package_ports=hosts.named_ports(packages.allow),
+            keep=await asyncio.to_thread(self._kept, project),
+            store_shared=self._layout.packages is not None,
         )
 
     async def _tier(self) -> Tier:
@@ -444,6 +486,8 @@ class Engines:
             return
         if seat.state is State.RUNNING:
             await self._pull(seat, within=1.0)
+            if seat.line is not None:
+                await quietly(self._grants, seat.project, seat.line, within=1.0)
             seat.move(Event.STOP)
             await self._write_row(seat)
         await self._launcher.stop(seat.running)
@@ -492,6 +536,7 @@ class Engines:
         if line is None or not await self._asked(seat, line):
             return
         await self._pull(seat)
+        await self.take_grants(seat.project, line)
         await self._refresh_late(seat)
         idle = self._operator.idle_stop
         if idle and seat.status is not None and seat.status.idle_secs >= idle:
@@ -538,6 +583,14 @@ class Engines:
             seat.decisions = (taken + seat.decisions)[-KEPT_DECISIONS:]
             log.warning("decisions not written", project=seat.project, reason=error.message)
 
+    # sign-ins
+
+    async def _signed_in(self, project: str, back: SignedIn) -> str:
+        line = await self.line(project)
+        connection = await line.signed_in(back)
+        await self.take_grants(project, line)
+        return connection
+
     # refresh
 
     async def _refresh(self, seat: Seat) -> list[str]:
@@ -553,7 +606,7 @@ class Engines:
                 return []  # ended meanwhile: the gate must not hear its key after the next one's, which read the change itself
             seat.given = None  # until it has said so: a push that fails may have got through
             await self._tell_gate(seat.project, line.key, given.policy, packages)
-            restarted = await line.environment(Environment(dict(given.opened.values), given.policy))
+            restarted = await line.environment(Environment(dict(given.opened.values), given.policy, given.rules))
             if seat.line is not None and seat.line.same(line):
                 seat.given, seat.error = given.mark, _broken(given.opened)
             return restarted
@@ -563,8 +616,8 @@ class Engines:
         if seat.pushing.locked() or seat.state is not State.RUNNING:
             return
         with contextlib.suppress(RootlinkError):  # the store can't be asked, or we are stopping: the next poll comes
-            _, _, mark = await asyncio.to_thread(self._stored, seat.project)
-            if mark != seat.given and not seat.pushing.locked():
+            stored = await asyncio.to_thread(self._stored, seat.project)
+            if stored.mark != seat.given and not seat.pushing.locked():
                 log.info("environment pushed again", project=seat.project)
                 self._crew.start(self._refresh(seat), f"refresh {seat.project}")
 

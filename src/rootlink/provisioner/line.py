@@ -15,8 +15,19 @@ import httptools
 import msgspec
 
 from rootlink.errors import RootlinkError, Unauthorized, Unavailable, from_code
-from rootlink.wire.engine import KEY_HEADER, Decision, EngineStatus, Environment, InstallEvent
+from rootlink.wire.checks import Check, Verdict
+from rootlink.wire.engine import (
+    KEY_HEADER,
+    Checking,
+    Decision,
+    EngineStatus,
+    Environment,
+    Grant,
+    InstallEvent,
+    SignedIn,
+)
 from rootlink.wire.mounts import Actual, Desired
+from rootlink.wire.tools import ToolView
 
 T = TypeVar("T")
 CAP = 32 * 1024 * 1024  # bytes of one answer
@@ -48,6 +59,14 @@ class _Restarted(msgspec.Struct):
 
 class _Removed(msgspec.Struct):
     removed: bool
+
+
+class _Link(msgspec.Struct):
+    link: str
+
+
+class _SignedIn(msgspec.Struct):
+    connection: str
 
 
 class _Answer:
@@ -110,18 +129,47 @@ class Line:
         """Each is handed over once."""
         return await self._ask("POST", "decisions", list[Decision], within=within)
 
+    async def tools(self, connection: str, *, within: float = 30.0) -> list[ToolView]:
+        return await self._ask("GET", f"connections/{connection}/tools", list[ToolView], within=within)
+
+    async def check(self, connection: str, checks: list[Check], *, within: float = 120.0) -> Verdict:
+        return await self._ask("POST", f"connections/{connection}/check", Verdict, Checking(checks), within=within)
+
+    async def sign_in(self, connection: str, *, within: float = 60.0) -> str:
+        """The link that a person opens."""
+        return (await self._ask("POST", f"connections/{connection}/sign-in", _Link, within=within)).link
+
+    async def signed_in(self, back: SignedIn, *, within: float = 60.0) -> str:
+        """The name of the connection whose sign-in this ends."""
+        return (await self._ask("POST", "sign-ins", _SignedIn, back, within=within)).connection
+
+    async def grants(self, taken: list[str], *, within: float = 5.0) -> list[Grant]:
+        """Those that are not `taken` yet, oldest first; each is handed over until it is named there."""
+        return await self._ask("POST", "grants", list[Grant], {"taken": taken}, within=within)
+
     async def apply(self, desired: Desired, *, silence: float = 300.0) -> AsyncIterator[InstallEvent]:
         """The events of one PUT, as they come. Raises Unavailable when it ends before `done` or `failed`, or falls silent."""
+        async with contextlib.aclosing(self._story("PUT", f"connections/{desired.id}", desired, silence)) as events:
+            async for event in events:
+                yield event
+
+    async def trial(self, desired: Desired, *, silence: float = 300.0) -> AsyncIterator[InstallEvent]:
+        """As `apply`, ending with `tried` or `failed`."""
+        async with contextlib.aclosing(self._story("POST", "trials", desired, silence)) as events:
+            async for event in events:
+                yield event
+
+    async def _story(self, method: str, path: str, desired: Desired, silence: float) -> AsyncGenerator[InstallEvent, None]:
         rest, ended = b"", False
         body = msgspec.json.encode(desired)
-        async with contextlib.aclosing(self._chunks("PUT", f"connections/{desired.id}", body, silence)) as chunks:
+        async with contextlib.aclosing(self._chunks(method, path, body, silence)) as chunks:
             async for status, chunk in chunks:
                 if status != 200:
                     raise _problem(chunk)
                 *lines, rest = (rest + chunk).split(b"\n")
                 for line in filter(None, lines):
                     event = _decoded(line, InstallEvent)
-                    ended = ended or event.done is not None or event.failed is not None
+                    ended = ended or event.step is None
                     yield event
         if not ended:
             raise Unavailable("the engine ended before it was done")

@@ -3,11 +3,12 @@
     row            in its engine            what is done
     connecting     missing or different     put it there; `done`: the row is connected; `failed`: undone, here and there
     connecting     there                    the row is connected
-    connected      missing or different     put it there; if that fails, the row stays and tells why
+    connected      missing or different     put it there; if that fails, the row stays and tells why, but an update that no engine
+                                            has held yet is rolled back
     removing       whatever                 taken away in the engine, then in the store
     (none)         there                    taken away; what belongs to the engine alone has no connection's id and is not touched
 
-Rule 1. One reconcile of a project at a time.
+Rule 1. One reconcile of a project at a time; but while a person is waited for (a step with a link) others have their turn.
 Rule 2. Every step may be the last: whatever is half done is done again, and nothing is done twice that hurts when done twice.
         The store is changed last, so a crash leaves a row that says what is still to do.
 Rule 3. An install is the crew's work. Its events are kept while it runs and a while after, so a caller that comes late, or comes
@@ -21,7 +22,7 @@ import asyncio
 import contextlib
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -31,7 +32,7 @@ from rootlink.errors import Conflict, Internal, NotFound, RootlinkError, Unavail
 from rootlink.provisioner.crew import Crew
 from rootlink.provisioner.engines import Engines
 from rootlink.provisioner.line import Line
-from rootlink.records.connection import Connection
+from rootlink.records.connection import Connection, Found, Previous
 from rootlink.store.store import Store
 from rootlink.wire.engine import InstallEvent
 from rootlink.wire.mounts import Actual, Desired, Step, digest
@@ -55,7 +56,7 @@ class Install:
 
     def tell(self, event: InstallEvent) -> None:
         self.events.append(event)
-        self.ended = self.ended or event.done is not None or event.failed is not None
+        self.ended = self.ended or event.step is None
         news, self._news = self._news, asyncio.Event()
         news.set()
 
@@ -80,6 +81,23 @@ class Install:
             await news.wait()
 
 
+class Turn:
+    """A project's turn, which may be given back for a while."""
+
+    def __init__(self, lock: asyncio.Lock) -> None:
+        self._lock, self._mine = lock, False
+
+    async def take(self) -> None:
+        if not self._mine:
+            await self._lock.acquire()
+            self._mine = True
+
+    def give_back(self) -> None:
+        if self._mine:
+            self._mine = False
+            self._lock.release()
+
+
 class Reconciler:
     """`clock` is monotonic seconds. Tells `engines` to call it after every spawn."""
 
@@ -88,15 +106,17 @@ class Reconciler:
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._installs: dict[str, Install] = {}
         self._ended: dict[str, float] = {}  # connection → when its install ended
+        self._refused: dict[str, RootlinkError] = {}  # connection → why its update was rolled back, until whoever asked hears it
         engines.spawned = self.later
 
     # what the gateway asks
 
-    def install(self, connection: str, *, again: bool = False) -> Install:
-        """The install of this connection, begun if it is not. `again`: an earlier provisioner may have begun it in the engine."""
+    def install(self, connection: str, *, again: bool = False, anew: bool = False) -> Install:
+        """The install of this connection, begun if it is not. `again`: an earlier provisioner may have begun it in the engine.
+        `anew`: the row wants something else by now, so an install that ended tells nothing."""
         self._forget_old()
         found = self._installs.get(connection)
-        if found is None or (again and found.ended):
+        if found is None or ((again or anew) and found.ended):
             found = self._installs[connection] = Install(connection)
             try:
                 self._crew.start(self._run(found, again), f"install {connection}")
@@ -136,8 +156,12 @@ class Reconciler:
             row = await asyncio.to_thread(self._store.connections.by_id, install.connection)
             if row is None:
                 raise NotFound("there is no such connection; it may have been undone")
-            async with self._locks[row.project]:
-                await self._drive(install, again)
+            turn = Turn(self._locks[row.project])
+            try:
+                await turn.take()
+                await self._drive(install, again, turn)
+            finally:
+                turn.give_back()
         except RootlinkError as error:
             install.fail(error)
         except Exception:
@@ -146,37 +170,103 @@ class Reconciler:
         finally:
             self._ended[install.connection] = self._clock()
 
-    async def _drive(self, install: Install, again: bool) -> None:
+    async def _drive(self, install: Install, again: bool, turn: Turn) -> None:
         row = await asyncio.to_thread(self._store.connections.by_id, install.connection)  # as it is now that it is our turn
         if row is None:
             raise NotFound("there is no such connection; it may have been undone")
         if row.state == "removing":
             raise Conflict(f"connection {row.name!r} is being removed")
         if row.state == "connected":
-            install.tell(InstallEvent(done=_as_kept(row)))
+            refused = self._refused.pop(row.id, None)
+            if on_trial(row):
+                install.tell(InstallEvent(done=await self._updated(install, row)))
+            elif refused is not None:  # a look at the project was quicker, and rolled it back
+                raise refused
+            else:
+                install.tell(InstallEvent(done=_as_kept(row)))
             return
         steps: dict[str, Step] = {}
+
+        async def tell(step: Step) -> None:
+            await self._step(install, row, steps, step)
+            if step.link:
+                turn.give_back()
+            else:
+                await turn.take()
+
         try:
-            actual = await self._put(row, again, lambda step: self._step(install, steps, step))
+            actual = await self._put(row, again, tell)
+            if again:
+                actual = await self._introduced(row, actual)
         except Exception as error:
+            await turn.take()
             await self._undo(row, error)
             raise
+        await turn.take()
         last = _last_step(actual)
         if steps.get(last.step) != last:  # found there, with no step told; or refused once and then found there
-            self._step(install, steps, last)
-        tools, told = actual.tools, [msgspec.to_builtins(step) for step in (*_earlier(row), *steps.values())]
+            await self._step(install, row, steps, last)
+        tools, told, found = actual.tools, _told(row, steps), Found.at_connect(actual)
         connected = self._store.connections.set_state
-        await asyncio.to_thread(connected, row.id, "connected", error=actual.error, tools=tools, steps=told)
+        await asyncio.to_thread(connected, row.id, "connected", error=actual.error, tools=tools, steps=told, found=found)
         log.info("connected", project=row.project, connection=row.id, tools=len(tools))
         install.tell(InstallEvent(done=actual))
 
-    def _step(self, install: Install, steps: dict[str, Step], step: Step) -> None:
+    async def _introduced(self, row: Connection, actual: Actual) -> Actual:
+        """What the checks of a connect found is told once, and whoever was told may be gone: they are asked again."""
+        line, checks = self._engines.live(row.project), desired_of(row).checks
+        if line is None or not checks or actual.label or actual.notes:
+            return actual
+        try:
+            verdict = await line.check(row.id, checks)
+        except RootlinkError as error:  # it is there, so they went well
+            log.info("checks not repeated", project=row.project, connection=row.id, reason=error.message)
+            return actual
+        return msgspec.structs.replace(actual, label=verdict.label, notes=verdict.notes)
+
+    async def _updated(self, install: Install, row: Connection) -> Actual:
+        """An update that no engine has held yet. Raises why it can't be, and what was before is back then."""
+
+        async def tell(step: Step) -> None:
+            install.tell(InstallEvent(step=step))
+
+        try:
+            actual = await self._put(row, False, tell)
+        except RootlinkError as error:
+            await self._roll_back(row, error)
+            raise
+        await self._held(row)
+        await self._keep(row, actual.error, actual.tools, Found.at_connect(actual))
+        return actual
+
+    async def _held(self, row: Connection) -> None:
+        if on_trial(row):
+            await asyncio.to_thread(self._store.connections.held, row.id)
+
+    async def _roll_back(self, row: Connection, error: RootlinkError) -> None:
+        log.warning("update rolled back", project=row.project, connection=row.id, code=error.code, reason=error.message)
+        try:
+            before = await asyncio.to_thread(self._store.connections.roll_back, row.id, failed=True)
+        except RootlinkError as gone:  # removed meanwhile, or the store can't be asked: the next poll sees
+            log.warning("update not rolled back", connection=row.id, reason=gone.message)
+            return
+        await _quietly(self._engines.refresh(row.project), "roll back", row)
+        line = self._engines.live(row.project)
+        if line is not None:
+            await self._put_back(line, before)
+
+    async def _step(self, install: Install, row: Connection, steps: dict[str, Step], step: Step) -> None:
+        """A page that a person must open is in the row too: whoever looks at the connection can finish it."""
+        before = steps.get(step.step)
         steps[step.step] = step
         install.tell(InstallEvent(step=step))
+        if step != before and (step.link or (before is not None and before.link)):
+            with contextlib.suppress(RootlinkError):  # undone meanwhile, or no store: who reads the story is told anyway
+                await asyncio.to_thread(self._store.connections.set_state, row.id, "connecting", steps=_told(row, steps))
 
-    async def _put(self, row: Connection, again: bool, step: Callable[[Step], None]) -> Actual:
+    async def _put(self, row: Connection, again: bool, step: Callable[[Step], Awaitable[None]]) -> Actual:
         """What the engine then holds. Raises what the engine refused it with, and Unavailable when it could not be asked."""
-        desired = _desired(row)
+        desired = msgspec.structs.replace(desired_of(row), rules=row.rules)
         line = await self._engines.line(row.project)
         await self._engines.refresh(row.project)  # the secrets and hosts this connection brought
         if not again:
@@ -193,10 +283,10 @@ class Reconciler:
                     raise
             await asyncio.sleep(1.0)
 
-    async def _apply(self, line: Line, desired: Desired, step: Callable[[Step], None]) -> Actual:
+    async def _apply(self, line: Line, desired: Desired, step: Callable[[Step], Awaitable[None]]) -> Actual:
         async for event in line.apply(desired):
             if event.step is not None:
-                step(event.step)
+                await step(event.step)
             elif event.failed is not None:
                 raise from_code(event.failed.get("code", ""), event.failed.get("message") or "refused without a reason")
             elif event.done is not None:
@@ -238,6 +328,7 @@ class Reconciler:
         await (await self._engines.line(row.project)).remove(row.id)
         await asyncio.to_thread(self._store.connections.remove, row.id)
         self._installs.pop(row.id, None)
+        self._refused.pop(row.id, None)
         await _quietly(self._engines.refresh(row.project), "remove", row)
         log.info("removed", project=row.project, connection=row.id)
 
@@ -259,12 +350,18 @@ class Reconciler:
 
     async def _put_back(self, line: Line, row: Connection) -> None:
         try:
-            actual = await self._apply(line, _desired(row), lambda step: None)
+            wanted = msgspec.structs.replace(desired_of(row), rules=row.rules) if on_trial(row) else _unchecked(row)
+            actual = await self._apply(line, wanted, _unheard)
         except RootlinkError as error:
+            if on_trial(row):
+                self._refused[row.id] = error
+                await self._roll_back(row, error)
+                return
             log.warning("connection not put back", project=row.project, connection=row.id, code=error.code, reason=error.message)
-            await self._keep(row, error.message, None)
+            await self._keep(row, error.message, None, Found())
         else:
-            await self._keep(row, actual.error, actual.tools)
+            await self._held(row)
+            await self._keep(row, actual.error, actual.tools, _seen(row, actual))
 
     async def _watch(self, project: str) -> None:
         line = self._engines.live(project)
@@ -284,13 +381,15 @@ class Reconciler:
     async def _note(self, row: Connection, actual: Actual | None) -> None:
         """What became of a connection since: its error, and its tools while they are known."""
         if row.state == "connected" and actual is not None:
-            tools = actual.tools if actual.state == "ready" else row.tools
-            if (row.error, row.tools) != (actual.error, tools):
-                await self._keep(row, actual.error, tools)
+            ready = actual.state == "ready"
+            tools, seen = actual.tools if ready else row.tools, _seen(row, actual) if ready else Found()
+            if (row.error, row.tools) != (actual.error, tools) or seen != Found():
+                await self._keep(row, actual.error, tools, seen)
 
-    async def _keep(self, row: Connection, error: str | None, tools: list[str] | None) -> None:
+    async def _keep(self, row: Connection, error: str | None, tools: list[str] | None, found: Found) -> None:
+        connected = self._store.connections.set_state
         try:
-            await asyncio.to_thread(self._store.connections.set_state, row.id, "connected", error=error, tools=tools)
+            await asyncio.to_thread(connected, row.id, "connected", error=error, tools=tools, found=found)
         except RootlinkError as refused:  # removed meanwhile, or the store can't be asked: the next poll sees
             log.info("connection not noted", connection=row.id, reason=refused.message)
 
@@ -301,11 +400,35 @@ class Reconciler:
             self._installs.pop(connection, None)
 
 
-def _desired(row: Connection) -> Desired:
+def on_trial(row: Connection) -> bool:
+    """Whether the row is an update that no engine has held yet."""
+    return row.previous is not None and msgspec.json.decode(row.previous, type=Previous).trying
+
+
+def desired_of(row: Connection) -> Desired:
     try:
         return msgspec.json.decode(row.desired, type=Desired)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Internal(f"what connection {row.name!r} wants can't be read") from None
+
+
+def _unchecked(row: Connection) -> Desired:
+    """For one that is only put back: its checks were made when it was connected."""
+    return msgspec.structs.replace(desired_of(row), checks=[], rules=row.rules)
+
+
+async def _unheard(step: Step) -> None:
+    """Nobody waits for these steps."""
+
+
+def _seen(row: Connection, actual: Actual) -> Found:
+    """What is new of a running connection: what is held back, and the first pins. Label and notes are of checks alone."""
+    held = actual.held if actual.held != row.held else None
+    return Found(held=held, pins=actual.pins if actual.pins and not row.rules.pins else None)
+
+
+def _told(row: Connection, steps: dict[str, Step]) -> list[dict[str, Any]]:
+    return [msgspec.to_builtins(step) for step in (*_earlier(row), *steps.values())]
 
 
 def _last_step(actual: Actual) -> Step:
@@ -317,13 +440,14 @@ def _last_step(actual: Actual) -> Step:
 def _differs(row: Connection, actual: Actual | None) -> bool:
     if row.state not in ("connected", "failed"):
         return False
-    return actual is None or actual.state == "missing" or actual.digest != digest(_desired(row))
+    return actual is None or actual.state == "missing" or actual.digest != digest(desired_of(row))
 
 
 def _as_kept(row: Connection) -> Actual:
-    desired = _desired(row)
+    desired = desired_of(row)
     kind: Any = "mount" if desired.mount is not None else "function"
-    return Actual(row.id, row.workspace, row.name, kind, digest(desired), "ready", row.tools, row.error)
+    shown = Actual(row.id, row.workspace, row.name, kind, digest(desired), "ready", row.tools, row.error)
+    return msgspec.structs.replace(shown, label=row.label, notes=row.notes, held=row.held)
 
 
 def _earlier(row: Connection) -> list[Step]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from rootlink.records.activity import Activities, Activity
 from rootlink.records.allow_rule import MANUAL, AllowRule, AllowRules, source_of
-from rootlink.records.connection import Connection, Connections, NewConnection
+from rootlink.records.connection import Connection, Connections, Found, NewConnection, Previous, Version
 from rootlink.records.decision import Decision, Decisions, Observed
 from rootlink.records.engine import EngineRow, Engines
 from rootlink.records.identity import new_id
@@ -30,16 +30,19 @@ __all__ = [
     "Decisions",
     "EngineRow",
     "Engines",
+    "Found",
     "Key",
     "Keys",
     "NewConnection",
     "Observed",
+    "Previous",
     "Project",
     "Projects",
     "Seal",
     "Sealed",
     "Secret",
     "Secrets",
+    "Version",
     "new_id",
     "source_of",
     "system_clock",

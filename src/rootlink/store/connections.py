@@ -23,13 +23,14 @@ from sqlalchemy.exc import IntegrityError
 from rootlink import names
 from rootlink.errors import Conflict, Invalid, NotFound
 from rootlink.records.allow_rule import source_of
-from rootlink.records.connection import Connection, NewConnection, State
+from rootlink.records.connection import Connection, Found, NewConnection, Previous, State, Version
 from rootlink.records.moment import Clock, stamp
 from rootlink.records.secret import Seal, secret_name
 from rootlink.store import allowlist, schema, secrets
 from rootlink.store.activity import note
 from rootlink.store.database import Database, locked_project
 from rootlink.store.rows import columns
+from rootlink.wire.tools import Mode, ToolRules
 
 _TABLE = schema.connections
 _SECRETS = schema.secrets
@@ -52,7 +53,7 @@ class StoredConnections:
                 locked_project(transaction, connection.project)
                 row = _insert_row(transaction, connection, at)
                 for name, seal in connection.secrets:
-                    _write_secret(transaction, connection, name, seal, at)
+                    _write_secret(transaction, row, name, seal, at)
                 _check_uses(transaction, row)
                 source = source_of(connection.id)
                 allowlist.allow(self._database, transaction, connection.project, connection.hosts, source, at=at)
@@ -76,6 +77,11 @@ class StoredConnections:
     def all(self) -> builtins.list[Connection]:
         return self._select()
 
+    def rules(self, project: str) -> dict[str, ToolRules]:
+        with self._database.read() as connection:
+            found = connection.execute(select(_TABLE.c.id, _TABLE.c.rules).where(_TABLE.c.project == project))
+            return {row.id: row.rules for row in found}
+
     def set_state(
         self,
         id: str,
@@ -84,19 +90,94 @@ class StoredConnections:
         error: str | None = None,
         tools: Sequence[str] | None = None,
         steps: Sequence[dict[str, Any]] | None = None,
+        found: Found | None = None,
     ) -> Connection:
         given = {"tools": tools, "steps": steps}
         values = {"state": state, "error": error, **{name: list(value) for name, value in given.items() if value is not None}}
         with self._database.write() as transaction:
-            row = _locked(transaction, id)
-            if row is None:
-                raise NotFound(f"no connection {id!r}")
+            row = _there(transaction, id)
             if row.state == "removing":
                 return row
-            transaction.execute(update(_TABLE).where(_TABLE.c.id == id).values(values))
             if state == "connected":
                 transaction.execute(delete(_REPLACED).where(_REPLACED.c.connection == id))
-            return msgspec.structs.replace(row, **values)
+            return _changed(transaction, row, {**values, **_findings(row, found or Found())})
+
+    def note_found(self, id: str, found: Found) -> Connection:
+        with self._database.write() as transaction:
+            row = _there(transaction, id)
+            return row if row.state == "removing" else _changed(transaction, row, _findings(row, found))
+
+    def decide(
+        self,
+        id: str,
+        tool: str,
+        *,
+        mode: Mode | msgspec.UnsetType | None = msgspec.UNSET,
+        pin: str | None = None,
+        actor: str = "system",
+    ) -> Connection:
+        at = stamp(self._clock())
+        with self._database.write() as transaction:
+            row = _there(transaction, id)
+            if row.state == "removing":
+                raise Conflict(f"connection {row.name!r} is being removed")
+            rules, target = row.rules, f"{row.name}/{tool}"
+            if mode is not msgspec.UNSET:
+                rules = _with_mode(rules, tool, mode)
+                note(transaction, row.project, actor, "tool.mode", target, mode or "default", at=at)
+            if pin is not None:
+                rules = msgspec.structs.replace(rules, pins={**rules.pins, tool: pin})
+                note(transaction, row.project, actor, "tool.approve", target, pin, at=at)
+            return _changed(transaction, row, {"rules": rules})
+
+    def keep_secret(self, id: str, name: str, seal: Seal) -> bool:
+        secret_name(name)
+        at = stamp(self._clock())
+        with self._database.write() as transaction:
+            row = _locked(transaction, id)
+            if row is None:
+                return False
+            _write_secret(transaction, row, name, seal, at, undoable=row.state == "connecting")
+            _changed(transaction, row, {"uses": list(dict.fromkeys([*row.uses, name]))})
+            return True
+
+    def update(self, id: str, new: Version, *, was: bytes, actor: str = "system") -> Connection:
+        at = stamp(self._clock())
+        with self._database.write() as transaction:
+            row = _there(transaction, id)
+            if row.state != "connected" or row.desired != was:
+                raise Conflict(f"connection {row.name!r} has changed meanwhile; look again at what an update would change")
+            previous = Previous(_version(row), trying=True, earlier=row.previous)
+            note(transaction, row.project, actor, "connection.update", row.name, f"{row.version} to {new.version}", at=at)
+            return self._become(transaction, row, new, msgspec.json.encode(previous), at)
+
+    def roll_back(self, id: str, *, actor: str = "system", failed: bool = False) -> Connection:
+        at = stamp(self._clock())
+        with self._database.write() as transaction:
+            row = _there(transaction, id)
+            previous = _previous(row)
+            if row.state == "removing" or previous is None or (failed and not previous.trying):
+                raise Conflict(f"connection {row.name!r} has no earlier version to go back to")
+            back = msgspec.json.encode(Previous(_version(row), trying=True, earlier=row.previous))
+            action = "connection.update_failed" if failed else "connection.rollback"
+            note(transaction, row.project, actor, action, row.name, f"{row.version} to {previous.version.version}", at=at)
+            return self._become(transaction, row, previous.version, previous.earlier if failed else back, at)
+
+    def held(self, id: str) -> None:
+        with self._database.write() as transaction:
+            row = _locked(transaction, id)
+            previous = None if row is None else _previous(row)
+            if row is not None and previous is not None and previous.trying:
+                _changed(transaction, row, {"previous": msgspec.json.encode(Previous(previous.version))})
+
+    def _become(self, transaction: sa.Connection, row: Connection, new: Version, previous: bytes | None, at: str) -> Connection:
+        values = {**msgspec.structs.asdict(new), "previous": previous, "error": None}
+        changed = _changed(transaction, row, values)
+        _check_uses(transaction, changed)
+        source = source_of(row.id)
+        transaction.execute(delete(schema.egress).where(schema.egress.c.source == source))
+        allowlist.allow(self._database, transaction, row.project, new.hosts, source, at=at)
+        return changed
 
     def undo(self, id: str) -> None:
         with self._database.write() as transaction:
@@ -166,11 +247,42 @@ def _insert_row(transaction: sa.Connection, new: NewConnection, at: str) -> Conn
     return row
 
 
-def _write_secret(transaction: sa.Connection, new: NewConnection, name: str, seal: Seal, at: str) -> None:
-    before = secrets.find(transaction, new.project, name)
-    written = secrets.write(transaction, new.project, name, seal, at=at, created_by=new.id)
+def _write_secret(transaction: sa.Connection, row: Connection, name: str, seal: Seal, at: str, *, undoable: bool = True) -> None:
+    before = secrets.find(transaction, row.project, name)
+    written = secrets.write(transaction, row.project, name, seal, at=at, created_by=row.id)
+    if not undoable:
+        return
+    mine = _REPLACED.c.connection == row.id, _REPLACED.c.secret == written.id
+    if transaction.execute(update(_REPLACED).where(*mine).values(wrote_version=written.version)).rowcount:
+        return  # a second time: what was before the first stays the "before"
     old = {} if before is None else {field: getattr(before, field) for field in _BEFORE}
-    transaction.execute(insert(_REPLACED).values(connection=new.id, secret=written.id, wrote_version=written.version, **old))
+    transaction.execute(insert(_REPLACED).values(connection=row.id, secret=written.id, wrote_version=written.version, **old))
+
+
+def _version(row: Connection) -> Version:
+    return Version(row.desired, row.version, row.uses, row.hosts, row.rules, row.manifest)
+
+
+def _previous(row: Connection) -> Previous | None:
+    return None if row.previous is None else msgspec.json.decode(row.previous, type=Previous)
+
+
+def _findings(row: Connection, found: Found) -> dict[str, Any]:
+    values = {name: value for name in ("label", "notes", "held") if (value := getattr(found, name)) is not None}
+    if found.pins and not row.rules.pins:  # rule 6
+        values["rules"] = msgspec.structs.replace(row.rules, pins=found.pins)
+    return values
+
+
+def _with_mode(rules: ToolRules, tool: str, mode: Mode | None) -> ToolRules:
+    others = {name: chosen for name, chosen in rules.modes.items() if name != tool}
+    return msgspec.structs.replace(rules, modes=others if mode is None else {**others, tool: mode})
+
+
+def _changed(transaction: sa.Connection, row: Connection, values: dict[str, Any]) -> Connection:
+    if values:
+        transaction.execute(update(_TABLE).where(_TABLE.c.id == row.id).values(values))
+    return msgspec.structs.replace(row, **values)
 
 
 def _check_uses(transaction: sa.Connection, row: Connection) -> None:
@@ -180,6 +292,14 @@ def _check_uses(transaction: sa.Connection, row: Connection) -> None:
         raise Invalid(
             f"connection {row.name!r} needs secret {missing[0]!r}, which is not in this project's vault: give it a value"
         )
+
+
+def _there(transaction: sa.Connection, id: str) -> Connection:
+    """As `_locked`. `NotFound`."""
+    row = _locked(transaction, id)
+    if row is None:
+        raise NotFound(f"no connection {id!r}")
+    return row
 
 
 def _locked(transaction: sa.Connection, id: str) -> Connection | None:

@@ -27,7 +27,9 @@ class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class HttpCheck(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="http"):
-    """The first `ok` or `errors` that fits decides, errors first; none: the service did not say what it says to a good key."""
+    """Of `ok` and `errors`, what fits and names most of the answer decides (of several, `errors` first, then their order); none:
+    the service did not say what it says to a good key. In `url` a value is percent-encoded; so in `body` if its content type is
+    a form's, else it is escaped as in a JSON string. Redirects are not followed."""
 
     id: str
     url: str
@@ -40,7 +42,8 @@ class HttpCheck(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type
 
 
 class TcpCheck(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="tcp"):
-    """Whether anybody answers there. `error` may say `{host}` and `{port}`."""
+    """Whether anybody answers there; at ports 443 and 80, behind a door, only whether it may be reached. `error` may say `{host}`
+    and `{port}`."""
 
     id: str
     host: str

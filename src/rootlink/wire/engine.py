@@ -36,8 +36,8 @@ from typing import Any, Literal
 import msgspec
 
 from rootlink.wire.checks import Check
-from rootlink.wire.mounts import Actual, Step
-from rootlink.wire.tools import ToolRules
+from rootlink.wire.mounts import Actual, MountSpec, Step
+from rootlink.wire.tools import ToolRules, ToolView
 
 KEY_HEADER = "x-rootlink-key"
 PRINCIPAL_HEADER = "x-rootlink-principal"
@@ -63,6 +63,7 @@ class EngineConfig(msgspec.Struct, frozen=True):
     `sandbox` is what is in force. `doors`: path of the gate's socket for engines, "": there is no gate. `no_stdio`: why stdio
     mounts are refused, in words; "": they are not. `package_ports`: of package registries and proxies, besides 443 and 80.
     `rules`: by connection id. `seal`: the vault's public key in hex, to seal grants with; "": no server can be signed in to.
+    `keep`: what updates can be gone back to, whose packages stay in the store. `store_shared`: with other projects' engines.
     `environ`: for package installers, besides the engine's own environment; it may hold credentials.
     """
 
@@ -83,6 +84,8 @@ class EngineConfig(msgspec.Struct, frozen=True):
     seal: str = ""
     package_ports: list[int] = []
     environ: dict[str, str] = {}
+    keep: list[MountSpec] = []
+    store_shared: bool = False
 
 
 class Environment(msgspec.Struct, frozen=True):
@@ -118,11 +121,24 @@ class Grant(msgspec.Struct, frozen=True):
     key_id: str
 
 
-class Trial(msgspec.Struct, frozen=True):
-    """What a server would be: its name and version of itself, and its tools as MCP lists them."""
+class Runs(msgspec.Struct, frozen=True):
+    """What a server is: its name and version of itself, its tools as MCP lists them, each one's fingerprint by name. `package`:
+    `name@version` that was installed for it, None: none was."""
 
-    server: dict[str, Any]
-    tools: list[dict[str, Any]]
+    server: dict[str, Any] = {}
+    tools: list[dict[str, Any]] = []
+    pins: dict[str, str] = {}
+    package: str | None = None
+
+
+class Trial(msgspec.Struct, frozen=True):
+    """What a server would be; what the connection's own is now. `mount`: what to keep so that exactly this runs: a package that
+    had no lock was resolved anew, and has one now. `views`: its tools as its rules would have them."""
+
+    would: Runs
+    now: Runs
+    mount: MountSpec
+    views: list[ToolView] = []
 
 
 class EngineStatus(msgspec.Struct, frozen=True):

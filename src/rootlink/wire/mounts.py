@@ -87,7 +87,8 @@ class Desired(msgspec.Struct, frozen=True, omit_defaults=True):
     """What one connection wants of its engine: exactly one of `mount` and `function`.
 
     `checks` are made at the connect, not when a connection is only put back. `rules` as they are at that moment; later ones come
-    with the environment (`wire/engine.py`)."""
+    with the environment (`wire/engine.py`). `inputs`: what a person filled in that is no secret, by field, for the day the
+    catalogue has another version of the entry; nobody but an update reads them."""
 
     id: str
     ws: str
@@ -96,6 +97,7 @@ class Desired(msgspec.Struct, frozen=True, omit_defaults=True):
     function: FunctionSpec | None = None
     checks: list[Check] = []
     rules: ToolRules = ToolRules()
+    inputs: dict[str, Any] = {}
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -128,8 +130,8 @@ class Actual(msgspec.Struct, frozen=True):
 
 
 def digest(desired: Desired) -> str:
-    """Equal digests: nothing to do. 32 hex digits over the canonical JSON of what is to run: checks and rules are not."""
+    """Equal digests: nothing to do. 32 hex digits over the canonical JSON of what is to run: checks, rules and inputs are not."""
     import blake3
 
-    runs = msgspec.structs.replace(desired, checks=[], rules=ToolRules())
+    runs = msgspec.structs.replace(desired, checks=[], rules=ToolRules(), inputs={})
     return blake3.blake3(msgspec.json.encode(runs, order="sorted")).hexdigest(16)

@@ -9,6 +9,7 @@
     POST   /projects/{project}/refresh  → {restarted: [name]}; secrets or allowlist changed; nothing to do if no engine runs
     POST   /projects/{project}/decisions → {}; pulls what the running engine refused into the store
     POST   /connections/{id}/reconcile  → NDJSON stream of `InstallEvent`; after `failed` nothing of the connection is left
+    POST   /connections/{id}/update     → the same, of a row that an update or a roll back changed; after `failed` it is as before
     POST   /connections/{id}/remove     → {}; undoes the connection in the engine, then in the store
     GET    /connections/{id}/tools      → [ToolView]; starts the engine if need be, as all that follows
     POST   /connections/{id}/check      → Verdict; also kept in the row

@@ -29,14 +29,15 @@ from rootlink.engine import rpc
 from rootlink.engine.calls import Client
 from rootlink.engine.mounts import listing
 from rootlink.engine.mounts.clock import Clock
-from rootlink.engine.mounts.era import declared, initialize
+from rootlink.engine.mounts.era import declared
 from rootlink.engine.mounts.exchange import UPDATED
+from rootlink.engine.mounts.handshake import initialize
 from rootlink.engine.mounts.link import Link
 from rootlink.engine.mounts.listing import NOTICES, OF_KIND, Catalogue, differing, with_lists
 from rootlink.engine.mounts.opening import opened
 from rootlink.engine.mounts.pool import Own, Pool
 from rootlink.engine.mounts.restarts import STABLE
-from rootlink.engine.mounts.spec import START_SECONDS
+from rootlink.engine.mounts.spec import start_seconds
 from rootlink.engine.mounts.watched import below, updated_uri
 from rootlink.engine.rpc import RpcError
 from rootlink.errors import RootlinkError
@@ -271,7 +272,7 @@ class Clients:
         link.owner, link.on_closed = own.client, closed
         link.on_notification = lambda method, params: self._noticed(own, method, params)
         link.on_gap = lambda anew: self._gap(own, anew)
-        limit = self._spec().timeout_secs or START_SECONDS
+        limit = start_seconds(self._spec())
         await opened(link, self._name, limit, limit, lambda: self._greet(own))
         self._ended.pop(own.client.key, None)
         if _key(own.client) not in self._learned and _key(own.client) != _NOTHING:

@@ -8,6 +8,7 @@ write into theirs.
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import secrets as randomness
 import shutil
@@ -20,7 +21,7 @@ from rootlink.engine.mounts import spec as specs
 from rootlink.engine.mounts.http import HttpLink
 from rootlink.engine.mounts.launch import Launch, Wish
 from rootlink.engine.mounts.link import Link
-from rootlink.engine.mounts.remote import Far
+from rootlink.engine.mounts.remote import Credential, Far
 from rootlink.engine.mounts.spec import Places, Values
 from rootlink.engine.mounts.sse import SseLink
 from rootlink.engine.mounts.stdio import StdioLink
@@ -50,6 +51,10 @@ class Packages(Protocol):
     async def resolve(self, command: str, args: list[str], *, lock: str | None, progress: Say | None) -> Start: ...
 
 
+def nobodys(ws: str, spec: MountSpec) -> None:
+    """Nobody signs in anywhere: the default of `credential`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ground:
     """What every mount of an engine stands on."""
@@ -61,6 +66,7 @@ class Ground:
     mounts_dir: Path
     trust: Trust | None = None
     no_stdio: str = ""  # why no child is started, in words
+    credential: Callable[[str, MountSpec], Credential | None] = nobodys
     spawning: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def folder(self, ws: str, name: str) -> Path:
@@ -75,15 +81,18 @@ class Ground:
         specs.check(spec, self.places)  # again: what the operator allows may have changed since it was added
         folder = self.folder(ws, spec.name)
         filled = specs.fill(spec, Values(secrets, {"files": self.places.files, "state": folder}))
-        return await _BY_TRANSPORT[spec.transport](self, filled, folder, secrets, say)
+        credential = self.credential(ws, filled)
+        return await _BY_TRANSPORT[spec.transport](self, filled, folder, secrets, credential, say)
 
 
-async def _child(ground: Ground, filled: MountSpec, folder: Path, secrets: Mapping[str, str], say: Say) -> Sequence[Link]:
+async def _child(
+    ground: Ground, filled: MountSpec, folder: Path, secrets: Mapping[str, str], credential: Credential | None, say: Say
+) -> Sequence[Link]:
     assert filled.command is not None
     if ground.no_stdio:
         raise Forbidden(f"{filled.name} is not started: {ground.no_stdio}")
     scratch = ground.launch.scratch(folder)
-    _make(folder, scratch)
+    _make(folder, scratch, filled.files)
     cwd = specs.directory(filled.cwd, ground.places, folder) if filled.cwd else folder
     read = [specs.directory(path, ground.places, folder) for path in filled.paths.read]
     write = [specs.directory(path, ground.places, folder) for path in filled.paths.write]
@@ -111,31 +120,45 @@ async def _child(ground: Ground, filled: MountSpec, folder: Path, secrets: Mappi
     return [StdioLink(wish, ground.launch, turn=ground.spawning, redact=redact, hint=redact(hint))]
 
 
-def _make(folder: Path, scratch: Path) -> None:
-    """A few microseconds, so not worth a thread."""
+def _make(folder: Path, scratch: Path, files: Mapping[str, str]) -> None:
+    """A few microseconds, so not worth a thread. A file is written anew at each start and put in place whole, so what a server
+    left under its name (a link to elsewhere, a word of its own) is neither followed nor kept."""
     for one in (folder, scratch):
         one.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
+    for name, text in files.items():
+        draft = folder / f".{randomness.token_hex(8)}"
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            file.write(text)
+        draft.replace(folder / name)
 
 
-async def _http(ground: Ground, filled: MountSpec, folder: Path, secrets: Mapping[str, str], say: Say) -> Sequence[Link]:
+async def _http(
+    ground: Ground, filled: MountSpec, folder: Path, secrets: Mapping[str, str], credential: Credential | None, say: Say
+) -> Sequence[Link]:
     """Streamable HTTP, then the transport before it: an endpoint does not tell which it is."""
-    far = _far(ground, filled, secrets)
+    far = _far(ground, filled, secrets, credential)
     return [HttpLink(far), SseLink(far)]
 
 
-async def _sse(ground: Ground, filled: MountSpec, folder: Path, secrets: Mapping[str, str], say: Say) -> Sequence[Link]:
-    return [SseLink(_far(ground, filled, secrets))]
+async def _sse(
+    ground: Ground, filled: MountSpec, folder: Path, secrets: Mapping[str, str], credential: Credential | None, say: Say
+) -> Sequence[Link]:
+    return [SseLink(_far(ground, filled, secrets, credential))]
 
 
-def _far(ground: Ground, filled: MountSpec, secrets: Mapping[str, str]) -> Far:
+def _far(ground: Ground, filled: MountSpec, secrets: Mapping[str, str], credential: Credential | None) -> Far:
     assert filled.endpoint is not None
     hidden = [*secrets.values(), *([filled.auth.token] if filled.auth else []), *filled.headers.values()]
     scope = ground.outbound.scope(filled.name, filled.egress)
-    return Far(filled.name, filled.endpoint, specs.headers(filled), scope, Redactor(hidden))
+    plain = Redactor(hidden)
+    redact = plain if credential is None else lambda text: credential.redact(plain(text))
+    return Far(filled.name, filled.endpoint, specs.headers(filled), scope, redact, credential)
 
 
-_BY_TRANSPORT: dict[str, Callable[[Ground, MountSpec, Path, Mapping[str, str], Say], Awaitable[Sequence[Link]]]] = {
+_BY_TRANSPORT: dict[
+    str, Callable[[Ground, MountSpec, Path, Mapping[str, str], Credential | None, Say], Awaitable[Sequence[Link]]]
+] = {
     "stdio": _child,
     "http": _http,
     "sse": _sse,

@@ -24,12 +24,13 @@ from msgspec import UNSET, Raw
 
 from rootlink.engine import rpc
 from rootlink.engine.calls import Call
-from rootlink.engine.mounts.era import Refused, initialize
+from rootlink.engine.mounts.era import Refused
 from rootlink.engine.mounts.events import Event, Events
 from rootlink.engine.mounts.exchange import Asked
+from rootlink.engine.mounts.handshake import initialize
 from rootlink.engine.mounts.link import MAY_BE_REPEATED, MESSAGE_CAP
 from rootlink.engine.mounts.listing import NOTICES
-from rootlink.engine.mounts.remote import BOTH, EVENTS, JSON, Far, RemoteLink, merged
+from rootlink.engine.mounts.remote import BOTH, EVENTS, JSON, Far, RemoteLink, SignInNeeded, merged
 from rootlink.errors import RootlinkError, UpstreamFailed
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ class HttpLink(RemoteLink):
         carrier = self._spawn(self._carry(asked, dressed))
         try:
             return await asked.answer
+        except SignInNeeded as needed:
+            raise await self._page_for(call, needed) from None
         except asyncio.CancelledError:
             carrier.cancel()
             self._cancelled(asked)
@@ -100,7 +103,7 @@ class HttpLink(RemoteLink):
         if held is not None:
             with contextlib.suppress(RootlinkError, TimeoutError):
                 async with asyncio.timeout(FAREWELL_SECONDS):
-                    async with self._far.scope.request("DELETE", self._far.url, headers=self._headers(BOTH, held)):
+                    async with self._sent("DELETE", self._far.url, headers=self._headers(BOTH, held)):
                         pass
 
     # one request
@@ -139,14 +142,14 @@ class HttpLink(RemoteLink):
         headers = self._headers(BOTH, held, {"Content-Type": JSON}, self.era.headers(asked.method, params))
         answered = False
         try:
-            async with self._far.scope.request("POST", self._far.url, headers=headers, data=asked.line, follow=True) as response:
+            async with self._sent("POST", self._far.url, headers=headers, data=asked.line, follow=True) as response:
                 answered = True
                 self._unreached = 0
                 if asked.method == "initialize":
                     self._session = _session(response)
                 await self._consume(response, asked, held)
-        except UpstreamFailed:
-            self._unreached += not answered
+        except UpstreamFailed as error:
+            self._unreached += not answered and not isinstance(error, SignInNeeded)
             raise
 
     async def _consume(self, response: aiohttp.ClientResponse, asked: Asked, held: str | None) -> None:
@@ -179,7 +182,7 @@ class HttpLink(RemoteLink):
         while not asked.answer.done() and events.last_id is not None:  # for as long as the caller's deadline lets it
             await asyncio.sleep(1.0 if events.retry is None else max(events.retry, SOONEST))
             headers = self._headers(EVENTS, held, self.era.headers("", None), {"Last-Event-ID": events.last_id})
-            async with self._far.scope.request("GET", self._far.url, headers=headers, follow=True) as resumed:
+            async with self._sent("GET", self._far.url, headers=headers, follow=True) as resumed:
                 if resumed.status >= 400 or resumed.content_type != EVENTS:
                     return
                 await self._until_it_breaks(resumed, events, asked)
@@ -210,7 +213,7 @@ class HttpLink(RemoteLink):
 
     async def _tell(self, message: bytes, method: str, params: Mapping[str, Any] | None, held: str | None) -> None:
         headers = self._headers(BOTH, held, {"Content-Type": JSON}, self.era.headers(method, params) if method else {})
-        async with self._far.scope.request("POST", self._far.url, headers=headers, data=message, follow=True) as response:
+        async with self._sent("POST", self._far.url, headers=headers, data=message, follow=True) as response:
             if response.status < 400:
                 return
             refused, body = await self._refused(response)
@@ -295,7 +298,7 @@ class HttpLink(RemoteLink):
         events.rewind()
         resume = {"Last-Event-ID": events.last_id} if events.last_id is not None else {}
         headers = self._headers(EVENTS, held, self.era.headers("", None), resume)
-        async with self._far.scope.request("GET", self._far.url, headers=headers, follow=True) as response:
+        async with self._sent("GET", self._far.url, headers=headers, follow=True) as response:
             forgotten = False
             if response.status in (400, 404) and held is not None:
                 forgotten = _forgotten(response.status, (await self._refused(response))[1]) and held != self._unheard

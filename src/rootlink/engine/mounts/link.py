@@ -21,11 +21,16 @@ from msgspec import Raw
 from rootlink.engine.calls import Call, Client
 from rootlink.engine.mounts.era import Era
 from rootlink.engine.mounts.refusals import Refusals
+from rootlink.errors import UpstreamFailed
 
 MESSAGE_CAP = 4 << 20  # bytes of one message, whatever carries it
 MAY_BE_REPEATED = {
     "retryable": True
 }  # in an error's data: the link went while it was asked; whether the server did it is not known
+
+
+class Ended(UpstreamFailed):
+    """The process at the other end ended by itself; it was not ended for what it did."""
 
 
 class Link(Protocol):
@@ -46,8 +51,8 @@ class Link(Protocol):
         ...
 
     @property
-    def modern_first(self) -> bool:
-        """Whether the handshake tries the stateless era before the session one (MCP.md §1)."""
+    def modern_first(self) -> bool | None:
+        """Whether the handshake tries the stateless era before the session one; None: it finds out (handshake.py)."""
         ...
 
     async def open(self) -> None:

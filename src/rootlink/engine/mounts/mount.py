@@ -31,7 +31,9 @@ from rootlink.engine.calls import LEVELS, Call, Client
 from rootlink.engine.mounts import listing
 from rootlink.engine.mounts.clients import Clients
 from rootlink.engine.mounts.clock import Clock
-from rootlink.engine.mounts.era import Refused, Server, Stateless, shake_hands
+from rootlink.engine.mounts.era import STATELESS_VERSIONS, Refused, Stateless
+from rootlink.engine.mounts.failures import Start
+from rootlink.engine.mounts.handshake import Anew, Server, shake_hands
 from rootlink.engine.mounts.link import Link
 from rootlink.engine.mounts.listing import OF_KIND, Catalogue, Listed, differing, with_lists
 from rootlink.engine.mounts.mirrors import without_bad_mirrors
@@ -40,7 +42,7 @@ from rootlink.engine.mounts.patience import Patient
 from rootlink.engine.mounts.refusals import BEFORE
 from rootlink.engine.mounts.restarts import Restarts
 from rootlink.engine.mounts.shared import Shared
-from rootlink.engine.mounts.spec import START_SECONDS
+from rootlink.engine.mounts.spec import start_seconds
 from rootlink.engine.rpc import RpcError
 from rootlink.errors import EgressBlocked, Forbidden, Invalid, NotFound, RootlinkError, Unavailable, UpstreamFailed
 from rootlink.wire.mounts import MountSpec
@@ -58,6 +60,10 @@ _OTHER_TRANSPORT = (400, 404, 405)  # what a server of the HTTP+SSE transport sa
 
 def silent(words: str) -> None:
     """Nobody follows the progress."""
+
+
+def at_any_time() -> None:
+    """The default of `admit`."""
 
 
 class Mount:
@@ -100,6 +106,8 @@ class Mount:
         self._restarting: set[asyncio.Task[None]] = set()
         self._over = False  # stop() was called; nothing begins any more
         self._earlier_logs: list[str] = []
+        known = catalogue.version if catalogue is not None else ""
+        self._stateless = known in STATELESS_VERSIONS if known else None  # its era, when it was last greeted
         self._clients = Clients(
             self.name,
             lambda: self.spec,
@@ -110,15 +118,22 @@ class Mount:
             updated=partial(updated, ws),
             levels=levels,
         )
-        self._shared = Shared(self.name, clock, updated=partial(updated, ws), reread=self._reread, levels=levels)
+        told = partial(updated, ws)
+        self._shared = Shared(self.name, clock, updated=told, reread=self._reread, unread=self._unread, levels=levels)
 
     # asking
 
     async def request(
-        self, method: str, params: dict[str, Any] | None = None, *, timeout: float | None = None, call: Call | None = None
+        self,
+        method: str,
+        params: dict[str, Any] | None = None,
+        *,
+        timeout: float | None = None,
+        call: Call | None = None,
+        admit: Callable[[], None] = at_any_time,
     ) -> Raw:
         """The result's bytes: one JSON object on one line. `timeout` in seconds, over waiting and answering; the spec's or
-        60 unless given.
+        60 unless given. `admit` is called when it is about to be sent, and keeps it from that by what it raises.
 
         Raises RpcError for the server's own error; UpstreamFailed, Unavailable, EgressBlocked when it cannot be asked.
         """
@@ -130,6 +145,7 @@ class Mount:
                 patient = Patient(call, deadline, limit) if call is not None else None
                 try:
                     async with self._slot(method), self._carrier(call) as link:
+                        admit()
                         result = await link.request(method, params, call=patient)
                 finally:
                     if patient is not None:
@@ -267,6 +283,7 @@ class Mount:
             self._to("starting", None)
             await self._halt()
             self._restarts.forgive()
+            self._stateless = None
             before = self.catalogue
             failure = await self._begin(silent)
             self._life = asyncio.create_task(self._live(failure))
@@ -355,8 +372,9 @@ class Mount:
         try:
             links = await self._dial(self.spec, say)
             say(f"starting {self.name}")
-            server, lists = await self._reach(links)
+            server, lists = await self._reach_anew(links)
         except RootlinkError as error:
+            self._stateless = None
             return error
         except Exception as error:
             log.exception("mount_start", ws=self.ws, mount=self.name)
@@ -366,10 +384,21 @@ class Mount:
         say(f"{self.name} has {count} tool{'' if count == 1 else 's'}")
         return None
 
-    async def _reach(self, links: Sequence[Link]) -> tuple[Server, Listed]:
-        """Make one of `links` the link in use. Raises RootlinkError, with every link closed."""
-        limit = self.spec.timeout_secs or START_SECONDS
+    async def _reach_anew(self, links: Sequence[Link]) -> tuple[Server, Listed]:
+        """Make one of `links` the link in use, or one dialled after them. Raises RootlinkError, with every link closed."""
+        limit = start_seconds(self.spec)
         end = self._clock.now() + limit
+        try:
+            return await self._reach(links, end, limit)
+        except Anew as again:
+            self._stateless = again.stateless
+        try:
+            return await self._reach(await self._dial(self.spec, silent), end, limit)
+        except Anew as again:
+            raise again.error from None
+
+    async def _reach(self, links: Sequence[Link], end: float, limit: float) -> tuple[Server, Listed]:
+        """Raises Anew, RootlinkError, with every link closed."""
         *others, last = links
         first: UpstreamFailed | None = None
         for form, link in enumerate(others):
@@ -401,23 +430,30 @@ class Mount:
                 why = explained(link, failure, asyncio.get_running_loop().time() - BEFORE).message
                 self._to("starting" if self._restarts.excuses(self._clock.now()) else "backoff", why)
 
+        start = Start()
+
         async def greet() -> tuple[Server, Listed]:
-            server = await shake_hands(link, self.name)
-            lists = await listing.read(self.name, link.request, OF_KIND, server.capabilities)
+            server = await shake_hands(link, self.name, self._known())
+            lists = await listing.read(self.name, start.asking(link.request), OF_KIND, server.capabilities)
             await link.attend()
             return server, lists
 
         link.on_closed, link.on_notification = closed, self._noticed
         link.on_gap = self._shared.gap
         try:
-            return await opened(link, self.name, max(end - self._clock.now(), 0.1), limit, greet)
+            return await opened(link, self.name, max(end - self._clock.now(), 0.1), limit, greet, start)
         except BaseException:
             await self._drop_link()
             raise
 
+    def _known(self) -> bool | None:
+        """Who is to have a process for each client is asked for sessions: the stateless era has none."""
+        return False if self._stateless is None and self.spec.session == "client" else self._stateless
+
     def _ready(self, server: Server, lists: Listed) -> None:
         link = self._link
         assert link is not None
+        self._stateless = link.era.stateless
         self._adopt(lists)
         self.catalogue.instructions = server.instructions
         self.catalogue.server_info, self.catalogue.capabilities = server.info, server.capabilities
@@ -467,6 +503,14 @@ class Mount:
         before = self.catalogue
         self._adopt(lists)
         self._tell(before)
+        if "tools" in kinds and self.state == "ready":
+            self.error = None
+
+    def _unread(self, kinds: list[str], why: str) -> None:
+        """A list that changed could not be read: the one last known stands, and whoever looks is told of tools."""
+        if "tools" in kinds and self.state == "ready":
+            failed = f"tools/list failed: {why[:500]}" if why else "tools/list was not answered"
+            self.error = f"{self.name} says that its tools changed, but {failed}. Those known before stand"
 
 
 _WORDS: dict[State, str] = {

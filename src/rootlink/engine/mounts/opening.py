@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from rootlink.engine.mounts.failures import Start
 from rootlink.engine.mounts.link import MAY_BE_REPEATED, Link, unheard, unminded, unminding
 from rootlink.engine.rpc import RpcError
 from rootlink.errors import RootlinkError, UpstreamFailed
@@ -13,8 +14,11 @@ from rootlink.errors import RootlinkError, UpstreamFailed
 T = TypeVar("T")
 
 
-async def opened(link: Link, name: str, seconds: float, limit: float, greet: Callable[[], Awaitable[T]]) -> T:
-    """What `greet` answers. `seconds` are left of `limit`. Raises RootlinkError, with nothing left of the link."""
+async def opened(
+    link: Link, name: str, seconds: float, limit: float, greet: Callable[[], Awaitable[T]], start: Start | None = None
+) -> T:
+    """What `greet` answers. `seconds` are left of `limit`; `start` says what it was asked last. Raises RootlinkError, with
+    nothing left of the link."""
     began = asyncio.get_running_loop().time()
     try:
         async with asyncio.timeout(seconds) as deadline:
@@ -24,10 +28,13 @@ async def opened(link: Link, name: str, seconds: float, limit: float, greet: Cal
         said = link.last_words()
         link.on_closed, link.on_notification, link.on_gap = unminded, unheard, unminding
         await link.close()
+        asked = start.asked if start is not None else ""
         if isinstance(error, TimeoutError) and deadline.expired():
-            error = UpstreamFailed(f"{name} was not ready within {limit:g} s{f': {said}' if said else ''}")
+            hung = f"; it started, but did not answer {asked}" if asked else ""
+            error = UpstreamFailed(f"{name} was not ready within {limit:g} s{hung}{f': {said}' if said else ''}")
         if isinstance(error, RpcError):
-            error = UpstreamFailed(f"{name} answered with an error: {error.message[:500]}")
+            which = f"{name} started, but answered {asked}" if asked else f"{name} answered"
+            error = UpstreamFailed(f"{which} with an error: {error.message[:500]}")
         if isinstance(error, UpstreamFailed):
             error.data = None if error.data is MAY_BE_REPEATED else error.data  # which is said of calls
             raise explained(link, error, began) from None

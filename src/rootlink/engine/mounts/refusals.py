@@ -2,7 +2,8 @@
 
     a refusal from the gate ─► kept with its time ─► errors, `isError` results and log lines that come with it
 
-A result that succeeded is not looked at, and stays the bytes it was.
+A result that succeeded stays the bytes it was; but one that is nothing but an error (failures.py) gets a block of text behind its
+own if something was refused meanwhile.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from msgspec import Raw
 
 from rootlink.egress.hosts import Rule
 from rootlink.egress.policy import BLOCKED
+from rootlink.engine.mounts import failures
 from rootlink.engine.rpc import UNREADABLE, RpcError
 from rootlink.errors import RootlinkError, from_code
 from rootlink.wire.gate import Refusal
@@ -102,16 +104,18 @@ class Refusals:
         return self.joined(result, began) if self.concern(began) else result
 
     def joined(self, result: Raw, began: float) -> Raw:
-        """A result that says `isError`, with a first block of text that says what was refused; any other one as it is."""
+        """A result that says `isError`, with a first block of text that says what was refused; one that is an error and does not
+        say so, with a last one, because its own text is read as JSON; any other one as it is."""
         try:
             members = _members.decode(result)
-            if bytes(members.get("isError", b"")).strip() != b"true":
+            told = bytes(members.get("isError", b"")).strip() == b"true"
+            if not told and not failures.confesses(result):
                 return result
             blocks = _blocks.decode(members["content"]) if "content" in members else []
         except UNREADABLE:
             return result
         block = {"type": "text", "text": "\n".join(self.lines(began))}
-        members["content"] = Raw(msgspec.json.encode([block, *blocks]))
+        members["content"] = Raw(msgspec.json.encode([block, *blocks] if told else [*blocks, block]))
         return Raw(msgspec.json.encode(members))
 
     def _since(self, began: float) -> list[Refusal]:
@@ -124,9 +128,11 @@ class Refusals:
 
 
 def _may_fail(result: Raw) -> bool:
-    """Whether it may say `"isError": true`: servers put it first or last."""
+    """Whether it may say `"isError": true` (servers put it first or last), or be an error without saying so."""
     held = memoryview(result)
-    return _FAILS.search(held[-EDGE:]) is not None or _FAILS.search(held[:EDGE]) is not None
+    if _FAILS.search(held[-EDGE:]) is not None or _FAILS.search(held[:EDGE]) is not None:
+        return True
+    return failures.confesses(result)
 
 
 def words(refusal: Refusal) -> str:

@@ -6,15 +6,17 @@ Words never hold a URL or a header: both may carry a secret. What a server says 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 import structlog
 from msgspec import Raw
 
-from rootlink.engine.calls import Client
+from rootlink.engine.calls import Call, Client
 from rootlink.engine.mounts.era import Era, Refused, Session
 from rootlink.engine.mounts.events import Event, Events
 from rootlink.engine.mounts.exchange import Asked, Exchange, Heard
@@ -22,7 +24,7 @@ from rootlink.engine.mounts.flood import Flood
 from rootlink.engine.mounts.lines import LineTooLong
 from rootlink.engine.mounts.link import MAY_BE_REPEATED, MESSAGE_CAP, unheard, unminded, unminding
 from rootlink.engine.outbound import Scope, read_capped
-from rootlink.engine.rpc import UNREADABLE
+from rootlink.engine.rpc import UNREADABLE, RpcError
 from rootlink.errors import RootlinkError, TooLarge, UpstreamFailed
 
 if TYPE_CHECKING:
@@ -35,7 +37,34 @@ EVENTS = "text/event-stream"
 ERROR_CAP = 64 << 10
 MOST_REPLIES = 16  # to pings and to what is refused at once, on their way at the same time; more are dropped
 REPLY_SECONDS = 10.0
+URL_REQUIRED = -32042  # of 2025-11-25: the error names pages to open first
 _messages = msgspec.json.Decoder(list[Raw])
+
+
+class SignInNeeded(Refused):
+    """Nobody is signed in to this server, or not for what was asked. The words say what to do."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, 401)
+
+
+class Credential(Protocol):
+    """The sign-in that a server's requests are made with (`engine/oauth/`)."""
+
+    async def token(self) -> str | None:
+        """To send as the bearer; None: nothing yet. Raises SignInNeeded, EgressBlocked, UpstreamFailed, Unavailable."""
+        ...
+
+    async def refused(self, token: str | None, status: int, headers: Iterable[str], *, again: int) -> bool:
+        """Whether a request that got 401 or 403, with these `WWW-Authenticate`, is to be made again. `again`: how often it was.
+        Raises as `token`."""
+        ...
+
+    async def page(self) -> str:
+        """Where a person signs in. Raises RootlinkError."""
+        ...
+
+    def redact(self, text: str) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +76,7 @@ class Far:
     headers: dict[str, str] = field(repr=False)
     scope: Scope
     redact: Callable[[str], str]
+    credential: Credential | None = None
 
 
 class RemoteLink:
@@ -170,6 +200,44 @@ class RemoteLink:
         except UNREADABLE:
             return [body]
 
+    # with the server's credential
+
+    def _sent(
+        self, method: str, url: str, *, headers: Mapping[str, str], data: bytes | None = None, follow: bool = False
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        """One exchange (`Scope.request`), with the server's credential where it has one."""
+        if self._far.credential is None:
+            return self._far.scope.request(method, url, headers=headers, data=data, follow=follow)
+        return self._signed(self._far.credential, method, url, headers, data, follow)
+
+    @asynccontextmanager
+    async def _signed(
+        self, credential: Credential, method: str, url: str, headers: Mapping[str, str], data: bytes | None, follow: bool
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Made again where an old token was refused: what got 401 was not accepted."""
+        again = 0
+        while True:
+            token = await credential.token()
+            dressed = headers if token is None else merged(headers, {"Authorization": f"Bearer {token}"})
+            async with self._far.scope.request(method, url, headers=dressed, data=data, follow=follow) as response:
+                challenges = _challenges(response) if response.status in (401, 403) else None
+                if challenges is None or not await credential.refused(token, response.status, challenges, again=again):
+                    yield response
+                    return
+            again += 1
+
+    async def _page_for(self, call: Call | None, needed: SignInNeeded) -> Exception:
+        """What a call hears that nobody is signed in for: the page to open, if its client opens pages; else the words."""
+        able = call.client.capabilities.get("elicitation") if call is not None else None
+        if self._far.credential is None or not (isinstance(able, dict) and "url" in able):
+            return needed
+        try:
+            link = await self._far.credential.page()
+        except RootlinkError as error:
+            return error
+        page = {"mode": "url", "elicitationId": secrets.token_hex(16), "url": link, "message": needed.message}
+        return RpcError(URL_REQUIRED, needed.message, {"elicitations": [page]})
+
     # what was refused
 
     async def _refused(self, response: aiohttp.ClientResponse) -> tuple[Refused, bytes]:
@@ -197,6 +265,10 @@ _STATUS = {
     403: "HTTP 403: its credential does not allow this",
     429: "HTTP 429: too many requests",
 }
+
+
+def _challenges(response: aiohttp.ClientResponse) -> list[str]:
+    return [value[:4096] for value in response.headers.getall("WWW-Authenticate", [])][:8]
 
 
 def merged(*parts: Mapping[str, str]) -> dict[str, str]:

@@ -33,7 +33,8 @@ REFETCH_SECONDS = 0.25
 
 
 class Shared:
-    """`updated(uri, params, None)`: a resource changed. `reread(link, kinds)` is to read lists anew. `levels`: by client key."""
+    """`updated(uri, params, None)`: a resource changed. `reread(link, kinds)` is to read lists anew, `unread(kinds, why)` is told
+    when that failed. `levels`: by client key."""
 
     def __init__(
         self,
@@ -42,10 +43,11 @@ class Shared:
         *,
         updated: Callable[[str, Raw, str | None], None],
         reread: Callable[[Link, list[str]], Awaitable[None]],
+        unread: Callable[[list[str], str], None],
         levels: Mapping[str, str],
     ) -> None:
         self._name, self._clock, self._levels = name, clock, levels
-        self._updated, self._reread = updated, reread
+        self._updated, self._reread, self._unread = updated, reread, unread
         self._stale: set[str] = set()
         self._told = asyncio.Event()
         self._watched, self._turn = Watched(), asyncio.Lock()
@@ -179,7 +181,9 @@ class Shared:
                 async with asyncio.timeout(REREAD_SECONDS):
                     await self._reread(link, kinds)
             except (RpcError, RootlinkError, TimeoutError) as error:
-                log.warning("list_unread", mount=self._name, kinds=kinds, why=str(error)[:300])
+                why = "" if isinstance(error, TimeoutError) else error.message
+                log.warning("list_unread", mount=self._name, kinds=kinds, why=why[:300])
+                self._unread(kinds, why)
             await self._clock.sleep(REFETCH_SECONDS)
 
     async def _again(self, link: Link, *, anew: bool) -> None:

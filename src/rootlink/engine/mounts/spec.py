@@ -29,6 +29,7 @@ MOST_AT_ONCE = 1000
 _REFERENCE = re.compile(r"\$\{\{([^{}]*)\}\}|\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}\Z")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}\Z")
+_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\Z")
 _OWN_HEADERS = frozenset(
     {"host", "accept", "accept-encoding", "connection", "content-length", "content-type", "last-event-id"}
     | {"te", "trailer", "transfer-encoding", "upgrade"}
@@ -77,6 +78,9 @@ def _texts(spec: MountSpec) -> None:
     for name in spec.headers:
         if not _HEADER_NAME.match(name) or name.lower() in _OWN_HEADERS or name.lower().startswith("mcp-"):
             raise Invalid(f"{spec.name}: header {hosts.shown(name)} cannot be set: not a header name, or the protocol's own")
+    for name in spec.files:
+        if not _FILE_NAME.match(name):
+            raise Invalid(f"{spec.name}: file {hosts.shown(name)} is not a plain file name")
     for member, text in _all_texts(spec):
         if "\0" in text:
             raise Invalid(f"{spec.name}: `{member}` holds a NUL character")
@@ -98,13 +102,18 @@ def _all_texts(spec: MountSpec) -> Iterator[tuple[str, str]]:
 
 
 def _numbers(spec: MountSpec) -> None:
-    seconds = spec.timeout_secs
-    if seconds is not None and not (math.isfinite(seconds) and 1 <= seconds <= LONGEST_START):
-        raise Invalid(f"{spec.name}: `timeout_secs` must be from 1 to {LONGEST_START:g}")
+    for member, seconds in (("timeout_secs", spec.timeout_secs), ("start_secs", spec.start_secs)):
+        if seconds is not None and not (math.isfinite(seconds) and 1 <= seconds <= LONGEST_START):
+            raise Invalid(f"{spec.name}: `{member}` must be from 1 to {LONGEST_START:g}")
     if spec.concurrency is not None and not 1 <= spec.concurrency <= MOST_AT_ONCE:
         raise Invalid(f"{spec.name}: `concurrency` must be from 1 to {MOST_AT_ONCE}")
     if spec.session not in (None, "shared", "client"):
         raise Invalid(f'{spec.name}: `session` must be "shared", "client" or left out')
+
+
+def start_seconds(spec: MountSpec) -> float:
+    """Deadline of a start, without the install."""
+    return spec.start_secs or spec.timeout_secs or START_SECONDS
 
 
 def directory(path: str, places: Places, *own: Path) -> Path:
@@ -190,6 +199,11 @@ def fill(spec: MountSpec, values: Values) -> MountSpec:
     )
     _unbroken(filled)
     return filled
+
+
+def filled(name: str, text: str, values: Values) -> str:
+    """One text of the spec of `name`, with every reference replaced. Raises as `fill`."""
+    return _REFERENCE.sub(lambda found: _value(name, found, values), text)
 
 
 def _value(name: str, found: re.Match[str], values: Values) -> str:

@@ -23,7 +23,7 @@ from rootlink.engine.calls import Call
 from rootlink.engine.mounts.events import Event, Events
 from rootlink.engine.mounts.exchange import Asked
 from rootlink.engine.mounts.link import MESSAGE_CAP
-from rootlink.engine.mounts.remote import EVENTS, JSON, Far, RemoteLink, merged
+from rootlink.engine.mounts.remote import EVENTS, JSON, Far, RemoteLink, SignInNeeded, merged
 from rootlink.errors import RootlinkError, UpstreamFailed
 
 log = structlog.get_logger(__name__)
@@ -48,6 +48,8 @@ class SseLink(RemoteLink):
         carrier = self._spawn(self._carry(asked))
         try:
             return await asked.answer  # which may come, or the stream's end, while the POST still hangs
+        except SignInNeeded as needed:
+            raise await self._page_for(call, needed) from None
         except asyncio.CancelledError:
             carrier.cancel()
             self._cancelled(asked)
@@ -81,7 +83,7 @@ class SseLink(RemoteLink):
     async def _tell(self, message: bytes) -> None:
         place = await asyncio.shield(self._place)
         headers = merged(self._far.headers, {"Accept": JSON, "Content-Type": JSON}, self.era.headers("", None))
-        async with self._far.scope.request("POST", place, headers=headers, data=message) as response:
+        async with self._sent("POST", place, headers=headers, data=message) as response:
             if not 200 <= response.status < 300:
                 raise (await self._refused(response))[0]
 
@@ -104,7 +106,7 @@ class SseLink(RemoteLink):
         words = "closed its event stream"
         try:
             headers = merged(self._far.headers, {"Accept": EVENTS})
-            async with self._far.scope.request("GET", self._far.url, headers=headers, follow=True) as response:
+            async with self._sent("GET", self._far.url, headers=headers, follow=True) as response:
                 if response.status >= 400:
                     raise (await self._refused(response))[0]
                 if response.content_type != EVENTS:

@@ -30,8 +30,9 @@ from rootlink.engine.mounts.exchange import Asked, Exchange, Heard
 from rootlink.engine.mounts.flood import Flood
 from rootlink.engine.mounts.launch import Launch, Wish, alive
 from rootlink.engine.mounts.lines import Lines, LineTooLong
-from rootlink.engine.mounts.link import MAY_BE_REPEATED, MESSAGE_CAP, unheard, unminded, unminding
+from rootlink.engine.mounts.link import MAY_BE_REPEATED, MESSAGE_CAP, Ended, unheard, unminded, unminding
 from rootlink.engine.mounts.refusals import Refusals
+from rootlink.engine.mounts.words import telling
 from rootlink.errors import UpstreamFailed
 
 log = structlog.get_logger(__name__)
@@ -41,6 +42,7 @@ LAST_BYTES = 0.5  # seconds for what is still in the pipes of a process that has
 STDERR_LINES, STDERR_LINE, STDERR_RATE = 200, 2048, 1 << 20
 STDERR_KEPT = 8192  # bytes of a line: more than is shown, so that no secret is cut before it is redacted
 _SEVERED = {STDIN: "closed its input and was ended", STDOUT: "closed its output and was ended"}
+GREETINGS = ("initialize", "server/discover")  # not to be cancelled (handshake.py)
 SLICE = 0.01  # seconds of reading one child before the others get their turn
 
 
@@ -51,7 +53,7 @@ class StdioLink:
     anybody sees it. `hint`: words for a server that ends at its start.
     """
 
-    modern_first = False
+    modern_first: bool | None = None
     sessioned = False
 
     def __init__(self, wish: Wish, launch: Launch, *, turn: asyncio.Lock, redact: Callable[[str], str], hint: str = "") -> None:
@@ -64,6 +66,7 @@ class StdioLink:
         self._child: _Child | None = None
         self._ending: asyncio.Task[None] | None = None
         self._ended: str | None = None  # words, once no request can succeed any more
+        self._by_itself = False
         self._closing = False
         self._stderr = _Tail()
         self.refusals = Refusals(redact, self._stderr.note) if launch.watched else None
@@ -130,7 +133,7 @@ class StdioLink:
         await self._exchange.questions.ended()
 
     def last_words(self) -> str:
-        lines = [self._shown(line) for line in self._stderr.lines(noted=False) if line.strip()]
+        lines = [self._shown(line) for line in telling(self._stderr.lines(noted=False))]
         return " | ".join(lines[-3:])[-600:]
 
     def logs(self) -> list[str]:
@@ -162,11 +165,11 @@ class StdioLink:
             self._child.deafen()
             self._ending = asyncio.create_task(self._end(self._child, 0.0))
 
-    def lost(self, words: str) -> None:
+    def lost(self, words: str, *, by_itself: bool = False) -> None:
         """No request can succeed any more. Everybody who waits hears it."""
         if self._ended is not None:
             return
-        self._ended = words
+        self._ended, self._by_itself = words, by_itself
         self._exchange.fail(self._unanswered)
         if not self._closing:
             self.on_closed(words)
@@ -174,7 +177,8 @@ class StdioLink:
     def _unanswered(self, method: str) -> UpstreamFailed:
         said = f": {words}" if (words := self.last_words()) else ""
         hint = f"; {self._hint}" if self._hint and method == "initialize" else ""
-        return UpstreamFailed(f"{self._wish.name} {self._ended} before it answered {method}{said}{hint}", data=MAY_BE_REPEATED)
+        kind = Ended if self._by_itself else UpstreamFailed
+        return kind(f"{self._wish.name} {self._ended} before it answered {method}{said}{hint}", data=MAY_BE_REPEATED)
 
     async def _answer(self, reply: bytes) -> None:
         await self._send(reply, "what it asked")
@@ -188,7 +192,7 @@ class StdioLink:
         child.write(line)
 
     def _cancelled(self, asked: Asked) -> None:
-        if asked.method != "initialize" and self._ended is None and self._child is not None and self._child.writable.is_set():
+        if asked.method not in GREETINGS and self._ended is None and self._child is not None and self._child.writable.is_set():
             about = {"requestId": asked.id, "reason": "the caller went away"}
             self._child.write(rpc.notification("notifications/cancelled", self.era.dress(about, None)))
 
@@ -364,7 +368,8 @@ class _Child(asyncio.SubprocessProtocol):
     def _gone(self) -> None:
         self.writable.set()
         code = self._transport.get_returncode() if self._transport else None
-        self._link.lost(f"was ended by signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}")
+        words = f"was ended by signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}"
+        self._link.lost(words, by_itself=True)
 
     def _later(self, seconds: float, call: Callable[[], None]) -> None:
         def due() -> None:

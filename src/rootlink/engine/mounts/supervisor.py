@@ -6,6 +6,9 @@ A name is taken from the moment somebody begins to add it; a mount is listed onc
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import secrets as randomness
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -16,10 +19,11 @@ from rootlink import names
 from rootlink.engine.calls import LEVELS, Client
 from rootlink.engine.mounts import spec as specs
 from rootlink.engine.mounts.clock import Clock, Monotonic
-from rootlink.engine.mounts.dial import Ground, Packages
+from rootlink.engine.mounts.dial import Ground, Packages, nobodys
 from rootlink.engine.mounts.launch import Launch
 from rootlink.engine.mounts.listing import Catalogue
 from rootlink.engine.mounts.mount import Mount, Say, silent
+from rootlink.engine.mounts.remote import Credential
 from rootlink.engine.mounts.spec import Places
 from rootlink.engine.outbound import Outbound
 from rootlink.engine.trust import Trust
@@ -30,6 +34,7 @@ log = structlog.get_logger(__name__)
 Key = tuple[str, str]
 Listed = list[Mount]  # inside the class `list` is a method
 Named = list[str]
+TRIALS = ".trial-"  # no workspace's name begins so
 
 
 def unheeded(ws: str, uri: str, params: Raw, key: str | None) -> None:
@@ -38,6 +43,8 @@ def unheeded(ws: str, uri: str, params: Raw, key: str | None) -> None:
 
 class Mounts:
     """`on_change(ws, kinds)`: lists changed behind everybody's back; kinds ⊆ {"tools", "resources", "prompts"}.
+
+    `credential(ws, spec)`: of a server that somebody signs in to (`engine/oauth/`), each time it is dialled.
 
     `no_stdio`: why nothing is started here, "" where it is. `trust`: the operator's own CA, for what is started.
 
@@ -59,9 +66,10 @@ class Mounts:
         clock: Clock | None = None,
         trust: Trust | None = None,
         no_stdio: str = "",
+        credential: Callable[[str, MountSpec], Credential | None] = nobodys,
     ) -> None:
         places = Places(Path(files_dir), tuple(Path(path) for path in allow_paths))
-        self._ground = Ground(launch, outbound, packages, places, Path(mounts_dir), trust, no_stdio)
+        self._ground = Ground(launch, outbound, packages, places, Path(mounts_dir), trust, no_stdio, credential=credential)
         self._secrets = dict(secrets)
         self._on_change = on_change
         self._on_updated = on_updated
@@ -70,6 +78,9 @@ class Mounts:
         self._mounts: dict[Key, Mount] = {}
         self._adding: dict[Key, Mount] = {}
         self._leaving: set[Key] = set()
+        self._trying: set[Mount] = set()
+        for left in self._ground.mounts_dir.glob(f"{TRIALS}*"):  # of an engine that was killed
+            shutil.rmtree(left, ignore_errors=True)
         self._closed = False
 
     # what there is
@@ -84,6 +95,10 @@ class Mounts:
             return self._mounts[ws, name]
         except KeyError:
             raise NotFound(f"no server {name!r} in workspace {ws!r}") from None
+
+    def find(self, ws: str, name: str) -> Mount | None:
+        """As `get`; None when there is no such mount."""
+        return self._mounts.get((ws, name))
 
     def list(self, ws: str) -> Listed:
         return [mount for (of, _), mount in self._mounts.items() if of == ws]
@@ -140,6 +155,30 @@ class Mounts:
             del self._adding[key]
         return mount
 
+    async def trial(self, ws: str, spec: MountSpec, progress: Say) -> Catalogue:
+        """Started beside what there is, in a folder of its own, and ended; both go. What its lists were. Raises as `add`."""
+        specs.check(spec, self._ground.places)
+        places = self._ground.mounts_dir / f"{TRIALS}{randomness.token_hex(8)}"
+        ground = dataclasses.replace(self._ground, mounts_dir=places)
+        mount = Mount(
+            ws,
+            spec,
+            None,
+            dial=lambda asked, say: ground.dial(ws, asked, self._secrets, say),
+            clock=self._clock,
+            changed=lambda of, kinds: None,
+            updated=unheeded,
+            levels={},
+        )
+        self._trying.add(mount)
+        try:
+            await mount.start(progress)
+            return mount.catalogue
+        finally:
+            self._trying.discard(mount)
+            await mount.stop()
+            await asyncio.to_thread(shutil.rmtree, places, ignore_errors=True)
+
     def restore(self, ws: str, spec: MountSpec, connection: str | None = None, catalogue: Catalogue | None = None) -> Mount:
         """A mount of before: listed at once, with the catalogue last known if there is one; brought up in the background.
 
@@ -184,7 +223,7 @@ class Mounts:
     async def close(self) -> None:
         """End them all, at the same time."""
         self._closed = True
-        mounts = [*self._mounts.values(), *self._adding.values()]
+        mounts = [*self._mounts.values(), *self._adding.values(), *self._trying]
         await asyncio.gather(*(mount.stop() for mount in mounts), return_exceptions=True)
 
     def _claim(self, ws: str, spec: MountSpec, connection: str | None, catalogue: Catalogue | None = None) -> Mount:

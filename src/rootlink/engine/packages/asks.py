@@ -55,6 +55,27 @@ class Ask:
     args: tuple[str, ...]
 
     @property
+    def anew(self) -> tuple[Spec, ...]:
+        """What to ask the registry for when it is asked again: an exact version gives way to the newest, a range stays one."""
+        newest = "latest" if self.registry == "npm" else ""
+        return tuple(Spec(spec.name, newest if spec.exact else spec.wanted, spec.extras) for spec in self.specs)
+
+    def at(self, versions: Mapping[str, str], args: Sequence[str]) -> list[str]:
+        """`args`, of which this was made, with the version of `versions` in the place of each exact one."""
+        begin = len(args) - len(self.args)
+        return [*(self._word(word, versions) for word in args[:begin]), *args[begin:]]
+
+    def _word(self, word: str, versions: Mapping[str, str]) -> str:
+        option, equals, text = word.partition("=") if word.startswith("--") else ("", "", word)
+        try:
+            spec = (npm_spec if self.registry == "npm" else pypi_spec)(text)
+        except Invalid:
+            return word
+        if spec.exact is None or spec not in self.specs:
+            return word
+        return f"{option}{equals}{text.removesuffix(spec.exact)}{versions[spec.name]}"
+
+    @property
     def title(self) -> str:
         spec = self.specs[0]
         at = "@" if self.registry == "npm" and spec.wanted else ""

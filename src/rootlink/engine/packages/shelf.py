@@ -5,9 +5,12 @@
     <root>/npm/pins/<sha>.json             what a spec was resolved to the first time: the same for ever
     <root>/npm/cache/                      npm's own cache            (and all the same under pypi/)
     <root>/locks/<name>.lock               held (flock) by whoever makes <name>; never removed
+    <root>/locks/<name>.used               held (flock, shared) by every engine that has started from the install <name>
     <root>/home/                           HOME of npm and uv
 
 - Nothing is used before its rename, so a killed install leaves only a `.tmp-` folder, removed by the next holder of its lock.
+- An install or a pin is as old as its last use, which is the time of its folder or file. One that an engine has started from is
+  not removed while that engine lives, however old it is; what is removed is out of use, by its name, before it is gone.
 - The lock goes with the file descriptor: it ends with its process, whatever happens. It is polled, so the event loop never waits.
 """
 
@@ -17,11 +20,13 @@ import asyncio
 import contextlib
 import fcntl
 import hashlib
+import math
 import os
+import re
 import secrets
 import shutil
 import stat
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -32,6 +37,7 @@ from rootlink.errors import Unavailable
 log = structlog.get_logger(__name__)
 
 _POLL_SECS = 0.1
+_KEY = re.compile(r"[0-9a-f]{64}\Z")
 
 
 def digest(*parts: str) -> str:
@@ -54,6 +60,7 @@ class Shelf:
         self._locks = root / "locks"
         self._registry = registry
         self._swept = False
+        self._held: dict[str, int] = {}
 
     def prepare(self) -> None:
         """Raises Unavailable. An engine behind a door has the folder it was started with, and not one made in its place."""
@@ -69,11 +76,60 @@ class Shelf:
         folder = self.folder / key
         return folder if folder.is_dir() else None
 
+    def use(self, key: str) -> Path | None:
+        """As `install`, of one that will be started from: it stays until `close`, whoever sweeps."""
+        if key not in self._held and self._locks.is_dir():
+            file = self._used_file(key)
+            if not _take(file, fcntl.LOCK_SH):  # it is just being removed
+                os.close(file)
+                return None
+            self._held[key] = file
+        folder = self.install(key)
+        if folder is not None:
+            _touch(folder)
+        return folder
+
+    def close(self) -> None:
+        """Nothing is started from here any more."""
+        held, self._held = self._held, {}
+        for file in held.values():
+            os.close(file)
+
+    def discard_installs(self, keep: Collection[str], before: float) -> list[str]:
+        """Removes installs that are not in `keep`, were last used `before` (Unix seconds), and that nobody has started from or
+        is making; their keys. Blocking."""
+        old = [found.name for found in self.folder.glob("*") if _KEY.match(found.name) and _age(found) < before]
+        return [key for key in sorted(old) if key not in keep and self._discard(key)]
+
+    def discard_pins(self, keep: Collection[str], before: float) -> list[str]:
+        """The same of pins; their names."""
+        old = [found.stem for found in self._pins.glob("*.json") if _age(found) < before and found.stem not in keep]
+        for name in old:
+            self._pin(name).unlink(missing_ok=True)
+        return sorted(old)
+
+    def _discard(self, key: str) -> bool:
+        used, making = self._used_file(key), self._lock_file(key)
+        try:
+            if not _take(used) or not _take(making):
+                return False
+            gone = self.folder / f"{key}.tmp-{os.getpid()}-{secrets.token_hex(4)}"
+            (self.folder / key).rename(gone)
+            remove_tree(gone)
+            return True
+        except FileNotFoundError:  # another engine was quicker
+            return False
+        finally:
+            os.close(making)
+            os.close(used)
+
     def pin(self, name: str) -> bytes | None:
         try:
-            return self._pin(name).read_bytes()
+            content = self._pin(name).read_bytes()
         except FileNotFoundError:
             return None
+        _touch(self._pin(name))
+        return content
 
     def put_pin(self, name: str, content: bytes) -> None:
         path = self._pin(name)
@@ -147,13 +203,29 @@ class Shelf:
     def _lock_file(self, name: str) -> int:
         return os.open(self._locks / f"{self._registry}-{name}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
 
+    def _used_file(self, key: str) -> int:
+        return os.open(self._locks / f"{self._registry}-{key}.used", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+
     def _pin(self, name: str) -> Path:
         return self._pins / f"{name}.json"
 
 
-def _take(file: int) -> bool:
+def _touch(path: Path) -> None:
+    with contextlib.suppress(OSError):  # a store that can only be read is never swept either
+        os.utime(path)
+
+
+def _age(path: Path) -> float:
+    """When it was last used; now, of what is gone already."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return path.stat().st_mtime
+    except OSError:
+        return math.inf
+
+
+def _take(file: int, how: int = fcntl.LOCK_EX) -> bool:
+    try:
+        fcntl.flock(file, how | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

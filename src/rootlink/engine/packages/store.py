@@ -9,13 +9,14 @@ installed starts without the network, and is the same for ever.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
 import structlog
@@ -27,7 +28,7 @@ from rootlink.engine.packages.npm import Npm
 from rootlink.engine.packages.pypi import Pypi
 from rootlink.engine.packages.shelf import Shelf, digest
 from rootlink.engine.packages.starts import Start
-from rootlink.errors import Invalid, Unavailable, UpstreamFailed
+from rootlink.errors import Invalid, RootlinkError, Unavailable, UpstreamFailed
 
 log = structlog.get_logger(__name__)
 
@@ -36,6 +37,16 @@ LockT = TypeVar("LockT", bound="Lock")
 
 CAP_SECS = 300.0
 _AT_ONCE = 2  # installs; each may use several cores
+KEPT_SECS = 7 * 86400.0  # an install nobody uses any more stays so long: what was taken away by mistake is back at once
+KEPT_SECS_SHARED = 90 * 86400.0
+_PARSERS = {"npx": asks.npx, "uvx": asks.uvx}
+
+
+class Renewed(NamedTuple):
+    """Arguments and the lock that they mean."""
+
+    args: list[str]
+    lock: str
 
 
 class Lock(Protocol):
@@ -43,6 +54,8 @@ class Lock(Protocol):
 
     @property
     def text(self) -> str: ...
+    @property
+    def versions(self) -> Mapping[str, str]: ...
     @property
     def count(self) -> int: ...
     def require(self, specs: tuple[Spec, ...]) -> None: ...
@@ -122,12 +135,78 @@ class Packages:
         `progress` gets lines for a person. Raises `Invalid` for what cannot be asked or a lock that cannot be trusted,
         `UpstreamFailed` and `Unavailable` in words when it cannot be installed.
         """
-        parse = {"npx": asks.npx, "uvx": asks.uvx}.get(command)
+        parse = _PARSERS.get(command)
         if parse is None:
             return self._command(command, list(args))
         ask = parse(args)
         locked, folder = await self._fly(ask, lock, progress)
         return self._registries[ask.registry].start(ask, locked, folder)
+
+    async def renewed(self, command: str, args: Sequence[str], progress: Progress | None = None) -> Renewed | None:
+        """What `command args` would be if it was asked for the first time now; None for a command that is no package. What is
+        remembered stays as it is. Raises as `resolve`."""
+        parse = _PARSERS.get(command)
+        if parse is None:
+            return None
+        ask = parse(args)
+        registry, shelf = self._registries[ask.registry], self._shelves[ask.registry]
+        if progress is not None:
+            progress(f"resolving {ask.title} …")
+        try:
+            async with asyncio.timeout(self._cap):
+                await asyncio.to_thread(shelf.prepare)
+                name = f"anew-{registry.pin_name(ask)}"
+                async with shelf.locked(name), self._slots, shelf.scratch(name) as folder:
+                    lock = await registry.resolve(ask.anew, ask.title, folder)
+        except TimeoutError:
+            raise UpstreamFailed(f"resolving {ask.title} took longer than {self._cap:.0f} s and was stopped") from None
+        return Renewed(ask.at(lock.versions, args), lock.text)
+
+    def pinned(self, command: str, args: Sequence[str], *, lock: str | None = None) -> str | None:
+        """`name@version` of what `command args` starts now; None while nothing is pinned, or for what is no package."""
+        parse = _PARSERS.get(command)
+        if parse is None:
+            return None
+        ask = parse(args)
+        registry = self._registries[ask.registry]
+        held = registry.read(lock) if lock is not None else self._remembered(ask)
+        return None if held is None else f"{ask.specs[0].name}@{held.versions.get(ask.specs[0].name, '')}"
+
+    def sweep(self, keep: Iterable[tuple[str, Sequence[str], str | None]], *, now: float, shared: bool) -> int:
+        """Removes what nobody uses any more: neither `keep` (command, arguments, lock of what is mounted or may be gone back to)
+        nor any engine, and not for `KEPT_SECS`. `shared`: other projects' engines use this store too, so what is not ours may be
+        theirs, and only age tells. Answers how many installs went. Blocking."""
+        keys: dict[str, set[str]] = {registry: set() for registry in self._registries}
+        pins: dict[str, set[str]] = {registry: set() for registry in self._registries}
+        for command, args, lock in keep:
+            with contextlib.suppress(RootlinkError):  # what can't be started from uses nothing
+                self._note_used(command, args, lock, keys, pins)
+        before = now - (KEPT_SECS_SHARED if shared else KEPT_SECS)
+        gone = 0
+        for name, shelf in self._shelves.items():
+            installs, forgotten = shelf.discard_installs(keys[name], before), shelf.discard_pins(pins[name], before)
+            gone += len(installs)
+            if installs or forgotten:
+                log.info("packages_removed", registry=name, installs=[key[:12] for key in installs], pins=len(forgotten))
+        return gone
+
+    def _note_used(
+        self, command: str, args: Sequence[str], lock: str | None, keys: dict[str, set[str]], pins: dict[str, set[str]]
+    ) -> None:
+        parse = _PARSERS.get(command)
+        if parse is None:
+            return
+        ask = parse(args)
+        registry = self._registries[ask.registry]
+        if lock is None:
+            pins[ask.registry].add(registry.pin_name(ask))
+        held = registry.read(lock) if lock is not None else self._remembered(ask)
+        if held is not None:
+            keys[ask.registry].add(registry.key(ask, held))
+
+    def _remembered(self, ask: Ask) -> Any:
+        registry = self._registries[ask.registry]
+        return _remembered(registry, self._shelves[ask.registry].pin(registry.pin_name(ask)))
 
     async def close(self) -> None:
         """Ends installs under way; nothing half done is left in use."""
@@ -136,6 +215,8 @@ class Packages:
             if not task.cancelling():  # a second cancel would cut its cleaning up short
                 task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for shelf in self._shelves.values():
+            shelf.close()
 
     def _command(self, command: str, args: list[str]) -> Start:
         if command in ("node", "nodejs"):
@@ -201,19 +282,19 @@ class Packages:
     ) -> tuple[LockT, Path]:
         lock = await self._lock(registry, shelf, ask, given, say)
         key = registry.key(ask, lock)
-        folder = shelf.install(key)
+        folder = shelf.use(key)
         if folder is not None:
             say(f"{ask.title}: from the store")
             return lock, folder
         shelf.prepare()
         async with shelf.locked(key, lambda: say(f"waiting for another install of {ask.title} …")), self._slots:
-            folder = shelf.install(key)
+            folder = shelf.use(key)
             if folder is None:
                 await asyncio.to_thread(shelf.sweep_once)
                 say(f"installing {lock.count} packages of {ask.title} …")
                 async with shelf.draft(key) as draft:
                     await registry.install(lock, ask.title, draft)
-                folder = shelf.folder / key
+                folder = shelf.use(key) or shelf.folder / key
                 log.info("package_installed", package=ask.title, packages=lock.count, key=key[:12])
         return lock, folder
 

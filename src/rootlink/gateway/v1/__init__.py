@@ -3,7 +3,20 @@
 from __future__ import annotations
 
 from rootlink.gateway.routes import Route
-from rootlink.gateway.v1 import activity, catalog, connections, egress, engine, keys, projects, secrets, session
+from rootlink.gateway.v1 import (
+    activity,
+    catalog,
+    connections,
+    egress,
+    engine,
+    keys,
+    paste,
+    projects,
+    secrets,
+    session,
+    tools,
+    updates,
+)
 
 ROUTES: list[Route] = [
     *session.ROUTES,
@@ -13,6 +26,9 @@ ROUTES: list[Route] = [
     *egress.ROUTES,
     *catalog.ROUTES,
     *connections.ROUTES,
+    *tools.ROUTES,
+    *paste.ROUTES,
+    *updates.ROUTES,
     *engine.ROUTES,
     *activity.ROUTES,
 ]

@@ -1,0 +1,34 @@
+"""JSON as people paste it: with comments, with commas before the end, as the inside of an object without its braces.
+
+Only what a person may have meant in one way is read. A string stays as it is, whatever it looks like inside.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|//[^\n]*|/\*.*?\*/', re.DOTALL)
+_LATE_COMMA = re.compile(r'("(?:[^"\\]|\\.)*")|,(\s*[}\]])', re.DOTALL)
+_UNREADABLE = (msgspec.DecodeError, UnicodeError, RecursionError)
+
+
+def decode(text: str) -> Any:
+    """The value, or `...` when it is no JSON in any of the ways above."""
+    bare = _LATE_COMMA.sub(_without_comma, _TOKEN.sub(_without_comment, text)).strip()
+    for attempt in (text, bare, f"{{{bare.rstrip(',')}}}"):
+        try:
+            return msgspec.json.decode(attempt)
+        except _UNREADABLE:
+            continue
+    return ...
+
+
+def _without_comment(found: re.Match[str]) -> str:
+    return found[0] if found[0].startswith('"') else " "
+
+
+def _without_comma(found: re.Match[str]) -> str:
+    return found[1] or found[2]
