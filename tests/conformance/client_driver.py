@@ -35,7 +35,7 @@ from rootlink.wire.mounts import Desired, MountSpec, OAuth, Step
 from tests.harness.calls import Told
 
 MOUNT = "conf"
-CALLER = Caller("main", "conformance", frozenset({"use"}))
+CALLER = Caller("main", "conformance", frozenset({"use", "manage"}))
 REDIRECT = "http://127.0.0.1:3999/oauth/callback"
 DOCUMENT = "https://conformance-test.local/client-metadata.json"  # the one the suite knows
 ROUNDS = 4  # ports that an operator allows one after the other, pages opened for one call

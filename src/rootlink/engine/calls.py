@@ -67,6 +67,11 @@ class Call(Protocol):
         """Whether it wants to hear of progress."""
         ...
 
+    @property
+    def manages(self) -> bool:
+        """Whether its key may change what is installed: only then is it handed what decides whose account is used."""
+        ...
+
     def tell(self, method: str, params: Raw) -> None:
         """A notification that belongs to this request. Of progress, `params` come without a token: the client's own is put in."""
         ...
@@ -93,6 +98,10 @@ class Through:
     @property
     def progress(self) -> bool:
         return self._call.progress
+
+    @property
+    def manages(self) -> bool:
+        return self._call.manages
 
     def tell(self, method: str, params: Raw) -> None:
         self._call.tell(method, params)

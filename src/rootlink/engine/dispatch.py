@@ -21,7 +21,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from rootlink.engine import aliases, bridge, tasks
-from rootlink.engine.calls import Call, Client
+from rootlink.engine.calls import Call, Client, Through
 from rootlink.engine.catalogue import FunctionTarget, MountTarget, Owned, OwnTarget, Source, Target, View, merge
 from rootlink.engine.functions.host import FunctionHost, Run
 from rootlink.engine.mounts import failures
@@ -361,7 +361,10 @@ class Dispatch:
         return aliases.in_result(result, table) if table else result
 
     def _renamed(self, caller: Caller, mount: Mount, call: Call | None) -> Call | None:
-        return None if call is None else self._tasks.call(caller, mount, call)
+        if call is None:
+            return None
+        renamed = self._tasks.call(caller, mount, call)
+        return _Manager(renamed) if caller.manages else renamed
 
     # whose it is
 
@@ -379,6 +382,14 @@ class Dispatch:
         if owned is None:
             raise RpcError(RESOURCE_NOT_FOUND, f"Resource not found: {str(uri)[:200]}", {"uri": str(uri)[:2000]})
         return self._mounts.get(caller.ws, owned.mount), owned
+
+
+class _Manager(Through):
+    """A call of a key that may manage."""
+
+    @property
+    def manages(self) -> bool:
+        return True
 
 
 class _Admitted:

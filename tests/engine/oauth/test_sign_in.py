@@ -30,6 +30,7 @@ from tests.harness.calls import Told
 
 REDIRECT = "http://127.0.0.1:7717/oauth/callback"
 USER = Caller("main", "user", frozenset({"use"}))
+MANAGER = Caller("main", "manager", frozenset({"use", "manage"}))
 VAULT = PrivateKey.generate()
 
 
@@ -79,9 +80,9 @@ class Held:
         came = {**await asyncio.to_thread(browse, link), **changed}
         return await self.engine.accounts.end(SignedIn(**{name: came.get(name) for name in SignedIn.__struct_fields__}))
 
-    async def add(self, told: Told | None = None) -> Any:
+    async def add(self, told: Told | None = None, caller: Caller = USER) -> Any:
         asked = {"name": "notes__add", "arguments": {"a": 20, "b": 22}}
-        return rpc.value(await self.engine.dispatch.handle(USER, "tools/call", asked, told))
+        return rpc.value(await self.engine.dispatch.handle(caller, "tools/call", asked, told))
 
     def kept(self) -> list[Grant]:
         """What the provisioner would put into the vault."""
@@ -331,15 +332,26 @@ async def test_a_sign_in_that_was_taken_back_is_told_with_what_to_do_and_made_ag
     assert len(site.clients) == 1
 
 
-async def test_a_client_that_opens_pages_is_given_the_link(held: Held, site: Site) -> None:
+async def test_a_client_that_opens_pages_and_may_manage_is_given_the_link(held: Held, site: Site) -> None:
     await held.connect()
     site.revoke()
     with pytest.raises(RpcError) as caught:
-        await held.add(Told(capabilities={"elicitation": {"url": {}}}))
+        await held.add(Told(capabilities={"elicitation": {"url": {}}}), MANAGER)
     assert caught.value.code == -32042
     [page] = caught.value.data["elicitations"]
     await held.back(page["url"])
     assert (await held.add())["structuredContent"] == {"result": 42}
+
+
+async def test_a_key_that_just_uses_tools_is_given_no_link_but_told_to_ask_the_operator(held: Held, site: Site) -> None:
+    """Who opens the link binds the connection to an account: an AI that was talked into it would bind it to the talker's."""
+    await held.connect()
+    for ended in (site.revoke, lambda: setattr(site.lies, "scope", "write")):
+        ended()
+        with pytest.raises(RpcError, match="ask the operator to sign in with: rootlink sign-in notes") as caught:
+            await held.add(Told(capabilities={"elicitation": {"url": {}}}))
+        assert caught.value.code != -32042 and site.issuer not in repr((caught.value, caught.value.data))
+    assert not held.engine.accounts._flows  # none is begun for it either
 
 
 async def test_a_server_that_wants_more_is_signed_in_to_for_all_of_it(held: Held, site: Site) -> None:
@@ -453,7 +465,7 @@ async def test_no_token_is_seen_anywhere(tmp_path: Path, site: Site, capfd: pyte
         site.revoke()
         for told in (None, Told(capabilities={"elicitation": {"url": {}}})):
             with pytest.raises(RpcError) as caught:
-                await held.add(told)
+                await held.add(told, MANAGER)
             seen.append(repr((caught.value, caught.value.data)))
         mount = held.engine.mounts.get("main", "notes")
         with contextlib.suppress(RootlinkError):

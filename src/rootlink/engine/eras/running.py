@@ -29,6 +29,8 @@ def hears(level: str | None, method: str, params: Raw) -> bool:
 class Told:
     """An era says where a frame goes (`emit`) and how a question is asked (`ask`)."""
 
+    manages = False  # until `Dispatch`, which knows the key, says otherwise
+
     def __init__(self, client: Client, params: dict[str, Any], level: str | None) -> None:
         self.client, self.level = client, level
         self._token = progress_token(params)

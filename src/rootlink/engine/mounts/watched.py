@@ -105,7 +105,7 @@ def without_tag(params: Raw) -> Raw:
 class _Stream:
     """One `subscriptions/listen`. As a `calls.Call` it is told every frame of its own."""
 
-    client, level, progress = _OURS, None, False
+    client, level, progress, manages = _OURS, None, False, False
 
     def __init__(self, link: Link, wanted: dict[str, Any], heard: Callable[[_Stream, str, Raw], None]) -> None:
         self.wanted = wanted

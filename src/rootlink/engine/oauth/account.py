@@ -147,7 +147,7 @@ class Account:
             why = f"wants more than it was signed in for ({self.places.said(', '.join(more))})"
         else:
             why = "ended its sign-in"
-        return SignInNeeded(f"{self.name} {why}; do so with: rootlink sign-in {self.name}")
+        return SignInNeeded(f"{self.name} {why}; ask the operator to sign in with: rootlink sign-in {self.name}")
 
     # renewing
 
