@@ -208,6 +208,42 @@ def test_what_can_not_be_connected_is_refused_with_what_to_do(text: str, words: 
         foreign.read(text)
 
 
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"environmentVariables": [{"name": "A", "value": "{X}"}]},
+        {"environmentVariables": [{"name": "A", "default": "{X}"}]},
+        {"environmentVariables": [{"name": "A", "value": "{X}", "variables": {"X": {"default": "{Y}"}}}]},
+        {"environmentVariables": [{"name": "A", "value": "x", "variables": {"X": {"variables": {"Y": {}}}}}]},
+        {"environmentVariables": 5},
+        {"packageArguments": 5},
+    ],
+)
+def test_a_server_json_that_is_not_in_order_is_refused_in_words(members: dict[str, Any]) -> None:
+    package = {"registryType": "npm", "identifier": "x", "version": "1", "transport": {"type": "stdio"}}
+    with pytest.raises(Invalid):
+        foreign.read(json.dumps({"name": "a.b/it", "packages": [{**package, **members}]}))
+
+
+@pytest.mark.parametrize("members", [{"headers": 5}, {"variables": [1]}, {"url": "https://x.y/{A}"}])
+def test_a_remote_that_is_not_in_order_is_refused_in_words(members: dict[str, Any]) -> None:
+    with pytest.raises(Invalid):
+        foreign.read(json.dumps({"name": "a.b/it", "remotes": [{"type": "sse", "url": "https://x.y/", **members}]}))
+
+
+@pytest.mark.parametrize(
+    "server",
+    [
+        {"command": "env", "args": ["env"] * 5000},
+        {"command": "cmd", "args": ["/c", "cmd"] * 3000},
+        {"command": "npx", "args": ["-y", "x"], "env": {"U": "http://a.b?x=" * 4500}},
+    ],
+)
+def test_what_is_nested_without_end_is_refused(server: dict[str, Any]) -> None:
+    with pytest.raises(Invalid, match="nested deeper"):
+        foreign.read(json.dumps(server))
+
+
 def test_more_than_any_configuration_is_refused() -> None:
     with pytest.raises(TooLarge):
         foreign.read("x" * (64 * 1024 + 1))
@@ -365,7 +401,16 @@ def test_json_is_read_with_comments_and_late_commas_but_no_string_is_touched() -
 
 
 def test_a_guess_takes_no_time_whatever_is_pasted() -> None:
-    for text in ("a-" * 30_000, '"' * 60_000, "{" * 60_000, "https://" + "a." * 20_000, "your-" * 10_000):
+    for text in (
+        "a-" * 30_000,
+        '"' * 60_000,
+        "{" * 60_000,
+        "https://" + "a." * 20_000,
+        "your-" * 10_000,
+        '{"' + '\\"' * 200_000,
+        '{"' + '\\"' * 200_000 + "\\",
+        "{/* " + "/* " * 200_000,
+    ):
         guess.looks_secret(text)
         guess.left_open(text)
         jsonish.decode(text)

@@ -31,6 +31,7 @@ def test_an_entry_is_shown_with_all_a_person_decides_by(run: Run, real: Instance
         "Made by The Model Context Protocol project: @modelcontextprotocol/server-github 2025.4.8 (npm)",
         "  GITHUB_PERSONAL_ACCESS_TOKEN  Personal access token (secret, required)",
         "    1. Open github.com/settings/personal-access-tokens/new",
+        "    https://github.com/settings/personal-access-tokens/new",
         "  api.github.com",
         "  merge_pull_request (destructive)  Merge a pull request",
         "  Asks GitHub whose token this is",
@@ -53,3 +54,10 @@ def test_where_it_may_go_is_said_even_if_it_is_nowhere_or_for_the_user_to_say(ru
     assert "  no network" in run("catalog", "memory").out
     assert "  what SITES names" in run("catalog", "browser").out
     assert "browser_evaluate (destructive, off)" in run("catalog", "browser").out
+
+
+def test_a_field_is_shown_with_what_it_is_left_at_and_a_variant_alone_is_refused(run: Run, real: Instance) -> None:
+    assert "read-only  Read only (default true)" in run("catalog", "supabase").out
+    wrong = run("catalog", "--variant", "remote")
+    assert wrong.code == 2
+    assert "say catalog NAME --variant V" in wrong.err

@@ -53,6 +53,12 @@ def test_a_tool_is_set_by_the_name_that_clients_call(run: Run, memory: Instance)
     assert run("tools", "set", "memory__read", "ask", "--json").data["chosen"] == "ask"
 
 
+def test_a_tool_that_is_called_as_another_s_public_name_is_not_taken_for_it(run: Run, memory: Instance) -> None:
+    memory.judged["memory"].insert(0, view("memory__send"))
+    assert run("tools", "set", "memory__send", "off").out == "memory__send: off\n"
+    assert puts(memory)[-1][0].split("?")[0].endswith("memory/tools/send")
+
+
 def test_a_functions_connection_is_found_by_its_name(run: Run, instance: Instance) -> None:
     instance.judged["resend"] = [view("resend", "function")]
     assert run("tools", "set", "function__resend", "off").out == "function__resend: off\n"

@@ -168,6 +168,18 @@ def test_a_package_somebody_brought_is_asked_for_anew(shared: Instance) -> None:
         shared.project("DELETE", "/connections/older")
 
 
+def test_a_package_somebody_brought_that_is_the_newest_is_up_to_date(shared: Instance) -> None:
+    text = json.dumps({"newest": {"command": "npx", "args": ["-y", PACKAGE]}})
+    (server,) = shared.project("POST", "/paste", {"text": text}).data["servers"]
+    shared.connect("custom", name="newest", server=server["manifest"])
+    try:
+        shown = changes(shared, "newest")
+        assert (shown["update"], shown["tools"], shown["settings"]) == (False, [], [])
+        assert shared.cli("catalog", "update", "newest").startswith("newest is up to date")
+    finally:
+        shared.project("DELETE", "/connections/newest")
+
+
 def test_an_entry_of_ones_own_that_breaks_a_rule_stops_the_start(tmp_path: Path) -> None:
     folder = tmp_path / "catalog"
     entry(folder, "latest")

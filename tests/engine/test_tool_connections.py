@@ -15,6 +15,7 @@ from rootlink.engine.app import Engine
 from rootlink.engine.dispatch import Caller
 from rootlink.engine.rpc import RpcError
 from rootlink.engine.tools import control
+from rootlink.engine.trials import Trials
 from rootlink.errors import Conflict, NotFound
 from rootlink.redaction import Redactor
 from rootlink.wire.engine import EgressPolicy, EngineConfig, Environment, InstallEvent
@@ -130,6 +131,40 @@ async def test_after_a_restart_what_was_agreed_to_and_the_newest_rules_hold_from
         await until(lambda: "notes__read" not in seen(one))
         same = await connect(one, wish)
         assert same.held == ["notes__read"], "nothing is agreed to because it was put back"
+
+
+async def test_what_a_server_says_at_the_handshake_is_agreed_to_kept_held_and_approved(tmp_path: Path) -> None:
+    wish = shifting("what it says at the handshake", tmp_path / "steps", closed=True)
+    async with engine(tmp_path) as one:
+        first = await connect(one, wish)
+        assert "@instructions" in first.pins
+        assert (first.held, one.dispatch.view("main").instructions) == ([], "notes: Begin with read, 1.")
+    async with engine(tmp_path, con_1=ToolRules(closed=True, pins=first.pins)) as one:
+        await until(lambda: "Begin" not in one.dispatch.view("main").instructions)
+        assert "notes__@instructions is held back" in one.dispatch.view("main").instructions
+        (actual,) = one.installer.actual()
+        assert actual.held == ["notes__@instructions"]
+        assert seen(one) == {"notes__read", "notes__stay", "notes__turn", "notes__crash"}, "none of them changed"
+        (view,) = [view for view in one.installer.tools_of("con_1") if view.held]
+        assert (view.tool, view.name, view.description) == ("@instructions", actual.held[0], "Begin with read, 2.")
+        one.installer.rules({"con_1": ToolRules(closed=True, pins={**first.pins, "@instructions": view.fingerprint})})
+        assert one.dispatch.view("main").instructions == "notes: Begin with read, 2."
+
+
+async def test_what_a_new_version_says_at_the_handshake_is_shown_beside_what_is_said_now(tmp_path: Path) -> None:
+    wish = shifting("what it says at the handshake", tmp_path / "steps", closed=True)
+    async with engine(tmp_path) as one:
+        first = await connect(one, wish)
+        events: list[InstallEvent] = []
+        await Trials(one.mounts, one.packages, str).run(wish, events.append)
+        trial = events[-1].tried
+        assert trial is not None
+        said = [
+            {tool["name"]: tool.get("description") for tool in runs.tools}["@instructions"] for runs in (trial.now, trial.would)
+        ]
+        assert said == ["Begin with read, 1.", "Begin with read, 2."]
+        assert trial.now.pins == first.pins
+        assert {view.tool: view.fingerprint for view in trial.views} == trial.would.pins
 
 
 async def test_a_connection_that_comes_back_changed_is_agreed_to_as_its_rules_say(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ class Book:
 def test_a_fingerprint_is_of_everything_a_model_or_a_client_acts_on() -> None:
     whole = {
         "name": "t", "title": "T", "description": "d", "inputSchema": {"type": "object", "properties": {"a": {"default": 1}}},
-        "outputSchema": {"type": "object"}, "annotations": {"readOnlyHint": True}, "_meta": {"ui": "x"},
+        "outputSchema": {"type": "object"}, "annotations": {"readOnlyHint": True}, "_meta": {"ui": "x"}, "input_examples": ["a"],
     }  # fmt: skip
     mark = fingerprint(whole)
     assert len(mark) == 32

@@ -278,6 +278,13 @@ async def test_the_api_describes_itself(instance: Instance) -> None:
         assert reference.partition('"')[0] in described["components"]["schemas"]
 
 
+async def test_an_icon_is_described_as_what_it_is(instance: Instance) -> None:
+    async with instance.http.get(instance.url + "/openapi.json") as response:
+        described = await response.json()
+    answers = described["paths"]["/v1/catalog/{name}/icon"]["get"]["responses"]
+    assert answers["200"]["content"] == {"image/svg+xml": {"schema": {"type": "string"}}}
+
+
 async def test_the_api_description_holds_what_engines_serve(instance: Instance) -> None:
     async with instance.http.get(instance.url + "/openapi.json") as response:
         described = await response.json()

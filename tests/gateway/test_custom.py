@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import msgspec
+import pytest
 
 from rootlink.records import Version
 from rootlink.wire.engine import InstallEvent
@@ -39,6 +40,68 @@ async def test_a_secret_of_the_vault_is_not_a_strangers_for_naming_it(instance: 
     status, code, message = await instance.refused("POST", f"{PATH}/connections", wish)
     assert (status, code) == (400, "invalid")
     assert "GITHUB_TOKEN" in message
+
+
+async def test_a_secret_of_another_connection_is_not_a_strangers_for_having_a_name_like_its(instance: Instance) -> None:
+    await connected(instance, await pasted(instance, {"API_KEY": KEY}, name="my-work"))
+    server = await pasted(instance, {"API_KEY": ""}, name="my_work")
+    wish = {"connector": "custom", "name": "my_work", "server": server["manifest"]}
+    status, code, message = await instance.refused("POST", f"{PATH}/connections", wish)
+    assert (status, code) == (400, "invalid")
+    assert "API_KEY" in message
+
+
+STRANGE: list[dict[str, Any]] = [
+    {"packageArguments": [{"type": "named", "name": "--t=${GITHUB_TOKEN}", "value": "x"}]},
+    {"environmentVariables": [{"name": "A", "value": "${X}}", "variables": {"X": {"default": "{GITHUB_TOKEN"}}}]},
+    {"environmentVariables": [{"name": "A", "value": "{X}", "variables": {"X": {"default": "{GITHUB_TOKEN}"}}}]},
+    {"environmentVariables": [{"name": "A", "value": "${GITHUB_TOKEN}"}]},
+    {"environmentVariables": [{"name": "A", "default": "${GITHUB_TOKEN}"}]},
+]
+
+
+@pytest.mark.parametrize("members", STRANGE)
+async def test_a_secret_of_the_vault_is_not_a_strangers_however_its_name_comes_together(
+    instance: Instance, members: dict[str, Any]
+) -> None:
+    await instance.data("POST", f"{PATH}/secrets", {"name": "GITHUB_TOKEN", "plaintext": "somebody's own"})
+    server = await pasted(instance, {})
+    server["manifest"]["packages"][0] |= members
+    wish = {"connector": "custom", "name": "it", "server": server["manifest"]}
+    status, code, _ = await instance.refused("POST", f"{PATH}/connections", wish)
+    assert (status, code) == (400, "invalid")
+
+
+async def test_a_secret_that_a_person_made_is_neither_a_strangers_nor_replaced_by_one(instance: Instance) -> None:
+    before = await instance.data("POST", f"{PATH}/secrets", {"name": "API_KEY__IT", "plaintext": "somebody's own"})
+    server = await pasted(instance, {"API_KEY": ""})
+    status, _, _ = await instance.refused(
+        "POST", f"{PATH}/connections", {"connector": "custom", "name": "it", "server": server["manifest"]}
+    )
+    assert status == 400
+    desired = await connected(instance, await pasted(instance, {"API_KEY": KEY}))
+    assert desired.mount is not None
+    assert desired.mount.env == {"API_KEY": "${API_KEY__IT__2}"}
+    vault = {secret["name"]: secret for secret in await instance.data("GET", f"{PATH}/secrets")}
+    assert vault["API_KEY__IT"] == before
+
+
+async def test_a_link_that_is_no_page_is_refused(instance: Instance) -> None:
+    server = await pasted(instance, {"API_KEY": KEY})
+    server["manifest"]["_meta"]["dev.rootlink/v1"]["fields"]["API_KEY"]["helpUrl"] = "javascript:alert(1)"
+    wish = {"connector": "custom", "name": "it", "server": server["manifest"], "secrets": server["secrets"]}
+    _, code, message = await instance.refused("POST", f"{PATH}/connections", wish)
+    assert code == "invalid"
+    assert "https://" in message
+
+
+async def test_a_manifest_nested_without_end_is_refused(instance: Instance) -> None:
+    server = await pasted(instance, {})
+    server["manifest"]["packages"][0]["environmentVariables"] = [{"name": "A", "value": "http://a.b?x=" * 4000}]
+    wish = {"connector": "custom", "name": "it", "server": server["manifest"]}
+    _, code, message = await instance.refused("POST", f"{PATH}/connections", wish)
+    assert code == "invalid"
+    assert "nested deeper" in message
 
 
 async def test_a_strangers_secret_takes_nobodys_place_in_the_vault(instance: Instance) -> None:

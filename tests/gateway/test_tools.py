@@ -56,6 +56,14 @@ async def test_a_definition_is_approved_by_the_fingerprint_that_was_seen(connect
     assert (await _lines(connected))[0] == ("tool.approve", "memory/send", "f1")
 
 
+async def test_a_tool_that_is_called_as_another_s_public_name_is_not_taken_for_it(connected: Instance) -> None:
+    connected.provisioner.tools = [tool("memory__send"), tool("send")]
+    await connected.data("PUT", f"{T}/memory__send", {"mode": "off"})
+    assert connected.store.connections.get(connected.project, "memory").rules.modes == {"send": "off"}
+    await connected.data("PUT", f"{T}/memory__memory__send", {"mode": "ask"})
+    assert connected.store.connections.get(connected.project, "memory").rules.modes == {"send": "off", "memory__send": "ask"}
+
+
 async def test_a_definition_that_changed_since_it_was_seen_is_not_approved(connected: Instance) -> None:
     connected.provisioner.tools = [tool("send", fingerprint="f2", held="it has changed")]
     status, code, message = await connected.refused("PUT", f"{T}/send", {"approve": "f1"})

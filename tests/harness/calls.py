@@ -16,11 +16,12 @@ Answer = Callable[[str, Any], Any]
 class Told:
     """Implements `calls.Call`. `told` gets (method, params); `answer(method, params)` gives a question's result."""
 
-    def __init__(self, *, capabilities: dict[str, Any] | None = None, answer: Answer | None = None, key: str = "c", manages: bool = False) -> None:
+    manages = False
+
+    def __init__(self, *, capabilities: dict[str, Any] | None = None, answer: Answer | None = None, key: str = "c") -> None:
         self.client = Client(key, False, "2025-11-25", {"name": "told", "version": "1"}, capabilities or {})
         self.level: str | None = None
         self.progress = True
-        self.manages = manages
         self.told: list[tuple[str, Any]] = []
         self.asked: list[tuple[str, Any]] = []
         self._answer = answer

@@ -13,7 +13,7 @@ from rootlink.provisioner.connected import Connected
 from rootlink.records import Connection, NewConnection, new_id
 from rootlink.wire.checks import TcpCheck, Verdict
 from rootlink.wire.engine import SignedIn
-from rootlink.wire.mounts import Desired, MountSpec
+from rootlink.wire.mounts import Desired, FunctionSpec, MountSpec, digest
 from rootlink.wire.tools import ToolRules
 from tests.provisioner.conftest import Opens
 from tests.provisioner.stage import Stage, until
@@ -220,7 +220,55 @@ async def test_what_a_browser_brings_back_is_in_the_vault_when_it_is_answered(st
     row = signed_in(stage, project)
     stage.knobs(project, handed=[grant(stage, row, "t0ken")])
     async with provisioner() as one:
+        await one.engines.ensure(project)
         assert await one.engines.signed_in(project, SignedIn("state", code="c0de")) == "docs"
         assert vault(stage, project) == {SECRET: (1, "t0ken")}
         assert stage.journal(project, "signed in") == [["signed in", {"state": "state", "code": "c0de"}]]
         assert (await Connected(stage.store, one.engines).sign_in(row.id)).startswith("https://login.example/")
+
+
+async def test_what_a_stranger_brings_back_starts_no_engine(stage: Stage, provisioner: Opens) -> None:
+    """A sign-in under way is in a running engine's memory or nowhere, so an engine that sleeps knows of none."""
+    project = stage.project()
+    async with provisioner() as one:
+        with pytest.raises(NotFound, match="not known"):
+            await one.engines.signed_in(project, SignedIn(f"{project}.{'x' * 43}", code="c0de"))
+        assert one.engines.projects() == [] and stage.journal(project, "spawn") == []
+
+
+async def test_a_connection_that_lost_its_sign_in_is_put_back_without_waiting_for_a_person(
+    stage: Stage, provisioner: Opens
+) -> None:
+    project = stage.project()
+    row = signed_in(stage, project)
+    stage.knobs(project, install="sign-in")
+    async with provisioner() as one:
+        await one.engines.ensure(project)
+        await until(lambda: kept(stage, row).error, "the row says that somebody must sign in")
+        assert "rootlink sign-in docs" in str(kept(stage, row).error)
+        stage.knobs(project, install="ok")
+        other = connecting(stage, project, "memory")
+        async with asyncio.timeout(10):
+            assert told(await story(one.reconciler, other.id))[-1] == "done"
+        await one.engines.signed_in(project, SignedIn("state", code="c0de"))
+        await until(lambda: not kept(stage, row).error, "a sign-in has it looked at again")
+
+
+async def test_why_a_connect_failed_is_in_the_audit_log_in_words(stage: Stage, provisioner: Opens) -> None:
+    project = stage.project()
+    row = connecting(stage, project)
+    stage.knobs(project, install="fail")
+    async with provisioner() as one:
+        assert told(await story(one.reconciler, row.id))[-1] == "failed upstream_failed"
+    lines = stage.store.activity.list(project)
+    assert [line.detail for line in lines if line.action == "connection.undone"] == ["memory: no such package"]
+
+
+def test_an_upgrade_makes_no_connection_anew() -> None:
+    """A digest stands in engines' states and outlives the version that took it: these are of one without checks and rules."""
+    mount = MountSpec("memory", "stdio", command="npx", args=["-y", "a@1.0.0"], egress=[])
+    function = FunctionSpec(name="resend", code="async () => 1", egress=["api.resend.com"])
+    kept = Desired("con_1", "main", "memory", mount), Desired("con_2", "main", "resend", function=function)
+    assert [digest(desired) for desired in kept] == ["016101859aa51a8478523e6436d4aa28", "ea5d697f497d66efc7eec97a78cb6c36"]
+    more = msgspec.structs.replace(kept[0], checks=[CHECK], rules=RULES, inputs={"a": "b"})
+    assert digest(more) == digest(kept[0])

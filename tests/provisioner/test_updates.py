@@ -69,6 +69,18 @@ async def test_an_update_that_no_engine_can_hold_is_gone_without_a_trace(stage: 
         assert stage.store.egress.domains(project) == ["api.example"]
 
 
+async def test_an_update_that_needs_a_sign_in_waits_for_nobody_and_says_so(stage: Stage, provisioner: Opens) -> None:
+    project = stage.project()
+    async with provisioner() as one:
+        row = await connected(stage, one, project)
+        stage.knobs(project, install="sign-in")
+        update(stage, row, "--new")
+        async with asyncio.timeout(10):
+            failed = (await story(one, row.id))[-1].failed
+        assert failed is not None and "rootlink sign-in memory" in failed["message"]
+        assert stage.store.connections.get(project, "memory").desired == row.desired
+
+
 async def test_an_update_that_fails_leaves_the_one_before_it_to_go_back_from(stage: Stage, provisioner: Opens) -> None:
     project = stage.project()
     async with provisioner() as one:

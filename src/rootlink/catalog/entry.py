@@ -5,6 +5,7 @@ Values of secrets never come in here but to be checked: what is made of them is 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -23,6 +24,8 @@ from rootlink.wire.tools import ToolRules
 _START = {"npm": ("npx", "-y"), "pypi": ("uvx",)}  # what people paste from a README; the engine makes a pinned install of it
 _FROM = {"npm": "--package", "pypi": "--from"}  # before a package whose program has another name
 _TRANSPORT = {"streamable-http": "http", "sse": "sse"}
+_FILLED_IN = ("args", "env", "paths", "endpoint", "headers", "oauth")  # where the engine puts secrets in (`mounts/spec.py`)
+_REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 class Entry:
@@ -203,13 +206,22 @@ class Entry:
         values = self._values(inputs, secret_names)
         egress = list(self.hosts if hosts is None else hosts)
         if self.kind == "function":
-            return {"function": self._function(names.function_name(name), values, egress)}
+            function = self._function(names.function_name(name), values, egress)
+            self._must_be_own(function.get("env"), secret_names)
+            return {"function": function}
         mount = {"name": names.mount_name(name), "egress": egress, **self._limits()}
         for package in self._manifest.packages:
             mount |= self._child(package, values)
         for remote in self._manifest.remotes:
             mount |= self._far(remote, name, values, redirect)
+        self._must_be_own([mount.get(member) for member in _FILLED_IN], secret_names)
         return {"mount": {member: value for member, value in mount.items() if value is not None}}
+
+    def _must_be_own(self, texts: Any, secret_names: Mapping[str, str]) -> None:
+        """Every `${NAME}` is of this connection's own secrets, however it came together. `Invalid`."""
+        for name in _references(texts):
+            if name not in secret_names.values():
+                raise Invalid(f"connector {self.name} refers to ${{{name[:80]}}}, which is no secret field of its own")
 
     def checks(self, inputs: Mapping[str, Any], secret_names: Mapping[str, str], secrets: Mapping[str, str]) -> list[Check]:
         """What is asked before the connection is kept. Names are as for `desired`; `secrets` are read for nothing but the host
@@ -367,6 +379,15 @@ def _sources(manifest: Manifest) -> Iterator[tuple[str, Input, bool]]:
         yield from ((named.name, named, False) for named in remote.headers)
     sites = manifest.own.egress.from_hosts
     yield from ((named.name, named, named.name in sites) for named in manifest.own.inputs)
+
+
+def _references(texts: Any) -> Iterator[str]:
+    """The secrets that any text in it refers to."""
+    if isinstance(texts, str):
+        yield from _REFERENCE.findall(texts)
+    elif isinstance(texts, Mapping | list):
+        for each in texts.values() if isinstance(texts, Mapping) else texts:
+            yield from _references(each)
 
 
 def _shout(name: str) -> str:

@@ -178,7 +178,9 @@ def templates(folder: Folder) -> Iterator[str]:
             for variable in variables(template or ""):
                 if variable not in each.variables:
                     yield f"{{{variable}}} is used but not declared under variables"
-        for variable in variables(each.default or ""):
+        if any(variable.variables for variable in each.variables.values()):
+            yield "a variable has no variables of its own"
+        for variable in [name for one in (each, *each.variables.values()) for name in variables(one.default or "")]:
             if variable not in ENGINE_VARIABLES:
                 yield f"a default may hold only {', '.join(f'{{{one}}}' for one in ENGINE_VARIABLES)}, not {{{variable}}}"
 

@@ -19,8 +19,8 @@ app = group()
 @command(app)
 def catalog(
     session: Session,
-    name: Annotated[str | None, typer.Argument(help="One connector, in full.")] = None,
-    of: Annotated[str | None, typer.Argument(metavar="", help="update NAME, rollback NAME: of connector or connection.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="One connector, in full; or update, rollback.")] = None,
+    of: Annotated[str | None, typer.Argument(metavar="OF", help="Of which connector or connection.")] = None,
     variant: Annotated[str | None, typer.Option("--variant", help="Another way to the same service, in full.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="With update: apply what it shows.")] = False,
 ) -> None:
@@ -33,13 +33,15 @@ def catalog(
             raise typer.BadParameter("say catalog NAME, catalog update NAME, or catalog rollback NAME")
         updates.ACTIONS[name](session, of, yes)
         return
+    if variant is not None and name is None:
+        raise typer.BadParameter("--variant is of one connector; say catalog NAME --variant V")
     found = session.api.get("/v1/catalog" if name is None else path("v1", "catalog", name))
     if name is not None and variant is not None:
         found = _variant(found, variant)
     if session.json:
         emit(found)
     elif name is None:
-        table(["name", "kind", "what it is"], [[e["name"], e["kind"], first_line(e.get("description") or "")] for e in found])
+        table(["name", "kind", "what it is"], [[e["name"], e["kind"], _summary(e)] for e in found])
         hint("Next: rootlink catalog NAME, or: rootlink connect NAME")
     else:
         _describe(found)
@@ -52,6 +54,12 @@ def _variant(entry: dict[str, Any], name: str) -> dict[str, Any]:
         raise NotFound(f"connector {entry['name']} has no variant {name[:63]!r}; {there_are}")
     found: dict[str, Any] = variants[name]
     return found
+
+
+def _summary(entry: dict[str, Any]) -> str:
+    status = entry.get("status")
+    marked = f" ({clean(status)}; other ways: catalog {clean(entry['name'])})" if status not in (None, "active") else ""
+    return f"{first_line(entry.get('description') or '')}{marked}"
 
 
 def _describe(entry: dict[str, Any]) -> None:
@@ -99,9 +107,11 @@ def _section(heading: str, lines: list[str]) -> None:
 
 def _field(field: dict[str, Any]) -> list[str]:
     notes = [word for word in ("secret", "required", "multiple") if field.get(word)]
+    notes += [f"default {clean(field['default'])}"] if field.get("default") not in (None, "") else []
     name = f"{clean(field['name'])}  {first_line(field.get('label') or '')}" + (f" ({', '.join(notes)})" if notes else "")
     steps = [f"  {number}. {clean(step)}" for number, step in enumerate(field.get("steps") or [], 1)]
-    return [name, *([f"  {clean(field['help'])}"] if field.get("help") else []), *steps]
+    link = [f"  {clean(field['help_url'])}"] if field.get("help_url") else []
+    return [name, *([f"  {clean(field['help'])}"] if field.get("help") else []), *steps, *link]
 
 
 def _tool(tool: dict[str, Any]) -> str:

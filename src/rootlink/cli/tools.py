@@ -93,7 +93,7 @@ def set_(
 def approve(
     session: Session,
     connection: Connection,
-    tool: Annotated[str | None, typer.Argument(metavar="[TOOL]", help="Default: every one that is held back.")] = None,
+    tool: Annotated[str | None, typer.Argument(metavar="TOOL", help="Default: every one that is held back.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask at a terminal.")] = False,
 ) -> None:
     """Agree to the definition of a tool that is held back, as it is shown here; a later change is held back again."""
@@ -131,9 +131,12 @@ class _Where:
         return view
 
     def _of(self, tool: str) -> str:
-        """The server's own name of a tool, if it can stand in a path."""
-        found = next((view for view in self.views if tool in (view["name"], view["tool"])), None)
-        return tool if found is None else str(found["tool"] if "/" not in found["tool"] else found["name"])
+        """The server's own name of a tool, if it can stand in a path, and is not what clients call another one."""
+        public, own = ({view[by]: view for view in self.views} for by in ("name", "tool"))
+        found = public.get(tool) or own.get(tool)
+        if found is None:
+            return tool
+        return str(found["name"] if "/" in found["tool"] or found["tool"] in public else found["tool"])
 
 
 def _connection_of(tool: str) -> str:

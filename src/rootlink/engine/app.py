@@ -170,13 +170,13 @@ class Engine:
         return launch.probe() if self.doors is None else launch.Proxied(launch.probe(), self.doors)
 
     async def _environment(self, environment: Environment) -> list[str]:
-        self._redactor.learn(environment.secrets)
+        grants, given = apart(environment.secrets)
+        self._redactor.learn(given)  # a grant's tokens are hidden, and forgotten, by `accounts`
         self.installer.rules(environment.rules)
         self.outbound.update(environment.policy)
         self.trust.update(environment.policy.extra_ca)
         if self.doors is not None:
             self.doors.update(environment.policy)
-        grants, given = apart(environment.secrets)
         self.accounts.environment(grants, environment.policy.private)
         self.functions.environment(given)
         restarting = self._tasks.create_task(self._restart(given))

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count
@@ -35,7 +35,7 @@ from rootlink.engine.bridge import STATELESS, plain_tool
 from rootlink.engine.calls import Client
 from rootlink.engine.mounts import mirrors
 from rootlink.engine.pages import Pages
-from rootlink.engine.tools.control import NOTHING, Judged
+from rootlink.engine.tools.control import INSTRUCTIONS, NOTHING, Judged, Why
 from rootlink.engine.tools.question import can_be_asked
 from rootlink.wire.tools import Access
 
@@ -86,18 +86,33 @@ class Mounted(Protocol):
     def catalogue(self) -> Lists: ...
 
 
+def _passes(said: str | None) -> Why | None:
+    return None
+
+
 class Source(NamedTuple):
     """A mount, and its lists at one moment, as one kind of client sees them. `judged`: what is done with its tools. `own`: they
-    are the mount's own lists, which every client sees that has no others."""
+    are the mount's own lists, which every client sees that has no others. `hear`: why what it says at the handshake is not
+    passed on, None: it is."""
 
     mount: Mounted
     lists: Lists
     judged: Judged = NOTHING
     own: bool = True
+    hear: Callable[[str | None], Why | None] = _passes
 
     @property
     def name(self) -> str:
         return self.mount.name
+
+    @property
+    def said(self) -> str | None:
+        """At the handshake, or that it is held back."""
+        said = self.mount.catalogue.instructions
+        why = self.hear(said) if said else None
+        if why is None:
+            return said
+        return None if why.held is None else why.words(f"{self.name}__{INSTRUCTIONS}", self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +224,7 @@ class View:
     @property
     def instructions(self) -> str:
         """As the mounts' are now: a handshake asks for them, nothing else does."""
-        said = [(source.name, source.mount.catalogue.instructions) for source in self.sources]
+        said = [(source.name, source.said) for source in self.sources]
         texts = [f"{name}: {text}" for name, text in said if text]
         if self._unasked:
             texts.insert(0, f"{UNASKED} {', '.join(self._unasked)}")

@@ -16,6 +16,7 @@ import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -172,8 +173,9 @@ class Dispatch:
 
     def _source(self, mount: Mount, client: Client | None) -> Source:
         lists, base = mount.lists(client), mount.catalogue.tools
-        judged = self._guard.judge(Owner(mount.ws, "mount", mount.name), lists.tools, base)
-        return Source(mount, lists, judged, lists.tools is base)
+        owner = Owner(mount.ws, "mount", mount.name)
+        judged = self._guard.judge(owner, lists.tools, base)
+        return Source(mount, lists, judged, lists.tools is base, partial(self._guard.hear, owner))
 
     def _of_function(self, ws: str, name: str) -> Judged:
         tool = [own_definition(self._functions.tool(ws, name), name)]

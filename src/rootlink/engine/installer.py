@@ -27,7 +27,7 @@ from rootlink.engine.mounts.supervisor import Mounts
 from rootlink.engine.oauth.accounts import Accounts
 from rootlink.engine.state import ConnectionRow, State
 from rootlink.engine.ticking import ticking
-from rootlink.engine.tools.control import Kept
+from rootlink.engine.tools.control import INSTRUCTIONS, Kept
 from rootlink.engine.tools.guard import Change, Guard, Owner, own_definition
 from rootlink.errors import Conflict, Invalid, NotFound, RootlinkError
 from rootlink.wire.checks import Check, Verdict
@@ -361,12 +361,15 @@ class Installer:
         if owner.kind == "function":
             return self._guard.views(owner, tools, {owner.name: f"{FUNCTION}__{owner.name}"})
         public = public_names([(owner.name, [tool["name"] for tool in known])])
-        return self._guard.views(owner, tools, {tool: name for (_, tool), name in public.items()})
+        named = {tool: name for (_, tool), name in public.items()}
+        return self._guard.views(owner, tools, named | {INSTRUCTIONS: f"{owner.name}__{INSTRUCTIONS}"})
 
     def _definitions(self, owner: Owner) -> list[dict[str, Any]]:
         if owner.kind == "function":
             return [own_definition(self._functions.tool(owner.ws, owner.name), owner.name)]
-        return self._mounts.get(owner.ws, owner.name).catalogue.tools
+        catalogue = self._mounts.get(owner.ws, owner.name).catalogue
+        self._guard.hear(owner, catalogue.instructions)
+        return catalogue.tools
 
     def _hold_tools(self, owner: Owner, kept: Kept) -> None:
         self._state.put_kept(owner, kept)
@@ -409,8 +412,9 @@ class Installer:
 
     def _judge(self, mount: Mount) -> None:
         """So that what is held back is known before anybody asks for it."""
-        tools = mount.catalogue.tools
-        self._guard.judge(Owner(mount.ws, "mount", mount.name), tools, tools)
+        tools, owner = mount.catalogue.tools, Owner(mount.ws, "mount", mount.name)
+        self._guard.hear(owner, mount.catalogue.instructions)
+        self._guard.judge(owner, tools, tools)
 
     def restore(self, rules: Mapping[str, ToolRules]) -> None:
         """At engine start: bring back every mount in the background, under supervision. Functions restore themselves. `rules`:

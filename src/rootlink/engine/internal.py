@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
@@ -99,7 +100,7 @@ class Internal:
         idle_secs = (await body_of(request)).get("idle_secs")
         if not isinstance(idle_secs, (int, float)):
             raise Invalid("stop-if-idle needs `idle_secs`, a number")
-        stopping = self._lease.agree_to_stop(idle_secs)
+        stopping = not self._accounts.waiting and self._lease.agree_to_stop(idle_secs)
         if stopping:
             self._stop()
         return ok({"stopping": stopping})
@@ -157,8 +158,10 @@ class Internal:
             return ok({"link": await self._accounts.begin(request.path_params["id"])})
 
     async def signed_in(self, request: Request) -> Response:
-        with self._lease.call():
-            return ok({"connection": await self._accounts.end(await _decoded(request, SignedIn))})
+        """Anybody may say so: what is no sign-in of ours is no use of this engine, and keeps it from no sleep."""
+        answer = await _decoded(request, SignedIn)
+        with self._lease.call() if self._accounts.knows(answer.state) else contextlib.nullcontext():
+            return ok({"connection": await self._accounts.end(answer)})
 
     async def grants(self, request: Request) -> Response:
         taken = (await body_of(request)).get("taken", [])

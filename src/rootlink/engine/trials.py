@@ -20,7 +20,7 @@ from rootlink.engine.installer import Redact, cleaned
 from rootlink.engine.mounts.listing import Catalogue
 from rootlink.engine.mounts.supervisor import Mounts
 from rootlink.engine.packages import Packages
-from rootlink.engine.tools.control import Control, Kept
+from rootlink.engine.tools.control import Control, Kept, instructions
 from rootlink.engine.tools.pins import fingerprint
 from rootlink.errors import Invalid, NotFound, RootlinkError
 from rootlink.wire.engine import InstallEvent, Runs, Trial
@@ -56,14 +56,24 @@ class Trials:
         package = None
         if spec.transport == "stdio" and spec.lock is None and spec.command is not None:
             renewed = await self._packages.renewed(spec.command, spec.args, progress)
-            if renewed is not None:
+            now = self._running(desired)
+            if renewed is not None and now is not None and self._packages.holds(spec.command, now.args, now.lock, renewed.lock):
+                spec = msgspec.structs.replace(spec, args=now.args, lock=now.lock)  # the same packages: nothing to agree to
+            elif renewed is not None:
                 spec = msgspec.structs.replace(spec, args=renewed.args, lock=renewed.lock)
         package = self._package(spec)
         lists = await self._mounts.trial(desired.ws, spec, progress)
         fresh = Control(Kept(rules=msgspec.structs.replace(desired.rules, pins={})), lambda kept: None)
-        public = {tool["name"]: f"{spec.name}__{tool['name']}" for tool in lists.tools}
+        fresh.hear(lists.instructions)
+        public = {tool["name"]: f"{spec.name}__{tool['name']}" for tool in fresh.known(lists.tools)}
         views = fresh.views(lists.tools, public)
         return Trial(self._runs(lists, package), self._now(desired), spec, [self._shown(view) for view in views])
+
+    def _running(self, desired: Desired) -> MountSpec | None:
+        try:
+            return self._mounts.get(desired.ws, desired.name).spec
+        except NotFound:
+            return None
 
     def _now(self, desired: Desired) -> Runs:
         try:
@@ -82,9 +92,11 @@ class Trials:
 
     def _runs(self, lists: Catalogue, package: str | None) -> Runs:
         """A server may have put a secret into a description; a fingerprint is of what it really sent."""
-        tools: list[dict[str, Any]] = cleaned(lists.tools, self._redact)
+        said = instructions(lists.instructions)
+        sent = lists.tools if said is None else [*lists.tools, said]
+        tools: list[dict[str, Any]] = cleaned(sent, self._redact)
         server: dict[str, Any] = cleaned(lists.server_info or {}, self._redact)
-        return Runs(server, tools, {tool["name"]: fingerprint(tool) for tool in lists.tools}, package)
+        return Runs(server, tools, {tool["name"]: fingerprint(tool) for tool in sent}, package)
 
     def _shown(self, view: Any) -> Any:
         return msgspec.structs.replace(view, title=self._redact(view.title), description=self._redact(view.description))

@@ -155,13 +155,13 @@ async def planned(plane: Plane, project: Project, wish: Wish, actor: str) -> Sag
 def _vault_names(entry: Entry, name: str, wish: Wish, vault: set[str], used: set[str]) -> dict[str, str]:
     """The vault secret of each secret field that has a value, given now or kept from before. `used`: by other connections."""
     chosen: dict[str, str] = {}
-    brought = wish.connector == custom.CONNECTOR  # a stranger names its fields, so no name of its gets another's secret
+    brought = wish.connector == custom.CONNECTOR  # a stranger names its fields, so it gets what it is given and nothing there is
     for wanted in (one.name for one in entry.fields if one.secret):
         own = f"{wanted}__{name.upper().replace('-', '_')}"
         if wanted in wish.secrets:
             replaces = brought or (wanted in used if name == entry.name else wanted in vault)
-            chosen[wanted] = _unused(own, used) if replaces else wanted
-        elif own in vault:
+            chosen[wanted] = _unused(own, used | vault if brought else used) if replaces else wanted
+        elif own in vault and not brought:
             chosen[wanted] = own
         elif wanted in vault and not brought:
             chosen[wanted] = wanted

@@ -30,7 +30,17 @@ CONNECTOR = "custom"
 MOST = 64 * 1024  # bytes of a manifest
 MOST_FIELDS, MOST_HOSTS = 100, 50
 _RULES: tuple[rules.Rule, ...] = (
-    *(rules.schema, rules.slug, rules.name, rules.environment, rules.templates, rules.defaults, rules.egress, rules.runtime),
+    *(
+        rules.schema,
+        rules.slug,
+        rules.name,
+        rules.links,
+        rules.environment,
+        rules.templates,
+        rules.defaults,
+        rules.egress,
+        rules.runtime,
+    ),
 )
 _NOT_A_STRANGERS = ("install", "function", "files", "verify", "tools")
 _VERSION = re.compile(r"([~^]?[0-9A-Za-z][0-9A-Za-z.+!-]*)?\Z")
@@ -45,8 +55,11 @@ def entry(wish: Wish) -> tuple[Entry, bytes]:
     server = getattr(wish, "server", None)
     if server is None:
         raise Invalid(f"connector custom needs `server`; {_GIVE}, or: rootlink import FILE", data={"field": "server"})
-    manifest = checked(decoded(server), getattr(wish, "hosts", None) or [])
-    return Entry.from_manifest(manifest), msgspec.json.encode(manifest)
+    try:
+        manifest = checked(decoded(server), getattr(wish, "hosts", None) or [])
+        return Entry.from_manifest(manifest), msgspec.json.encode(manifest)
+    except RecursionError:
+        raise Invalid(f"`server` is nested deeper than any manifest; {_GIVE}", data={"field": "server"}) from None
 
 
 def kept(manifest: bytes) -> Manifest:

@@ -65,6 +65,7 @@ class _Entry:
     query: dict[str, str]
     enveloped: bool
     streams: bool
+    media: str | None = None
 
     @staticmethod
     def of_route(route: Route) -> _Entry:
@@ -72,7 +73,7 @@ class _Entry:
         body = _NOTHING if route.body is None else route.body
         security: list[dict[str, list[str]]] = [] if route.open else [{"admin": []}, {"session": []}]
         shown = route.method, route.path, name, route.summary, body, route.answer, route.status
-        return _Entry(*shown, security, route.query, enveloped=True, streams=route.streams)
+        return _Entry(*shown, security, route.query, enveloped=True, streams=route.streams, media=route.media)
 
     @staticmethod
     def of_operation(one: Operation) -> _Entry:
@@ -85,6 +86,8 @@ class _Entry:
 def _operation(entry: _Entry, body: dict[str, Any] | None, answer: dict[str, Any]) -> dict[str, Any]:
     refusal = {"description": "Refused", "content": _json({"$ref": _REF.format(name="Refusal")})}
     content = _json(_envelope(answer) if entry.enveloped else answer)
+    if entry.media is not None:
+        content = {entry.media: {"schema": {"type": "string"}}}
     if entry.streams:
         content["text/event-stream"] = {"schema": {"type": "string"}}
     operation: dict[str, Any] = {

@@ -62,7 +62,8 @@ Handler = Callable[[Call], Awaitable[Any]]
 @dataclass(frozen=True, slots=True)
 class Route:
     """`path` is a template with `{names}`. `answer` is the type of the envelope's `data`; a handler may also return a `Response`.
-    `open` routes need no credential. `query` names the query parameters, each with what it means."""
+    `open` routes need no credential. `query` names the query parameters, each with what it means.
+    `media`: what a `Response` is, if it is no JSON."""
 
     method: str
     path: str
@@ -73,6 +74,7 @@ class Route:
     status: int = 200
     open: bool = False
     streams: bool = False
+    media: str | None = None
     query: dict[str, str] = field(default_factory=dict)
 
 

@@ -30,6 +30,7 @@ from rootlink.wire.mounts import Desired, MountSpec, digest
 from rootlink.wire.tools import Access
 
 _SHOWN = ("title", "description", "inputSchema", "outputSchema", "annotations", "_meta")
+_NOT_AGREED_TO = ("name", "icons", "execution")  # of a tool: no fingerprint is of these (`engine/tools/pins.py`)
 _QUIET = ("name", "egress", "lock")  # members of a spec that are shown as versions and hosts, or are the same always
 
 
@@ -179,7 +180,7 @@ def _changes(row: Connection, old: Desired, new: Desired, becoming: Version, tri
         hosts_added=sorted({*becoming.hosts} - {*row.hosts}),
         hosts_removed=sorted({*row.hosts} - {*becoming.hosts}),
         tools=tools,
-        settings=[*settings, *(["access of its tools"] if relabelled else [])],
+        settings=[*settings, *(["access of its tools"] if relabelled else []), *_beneath(old, new, trial)],
         digest=blake3.blake3(msgspec.json.encode(becoming, order="sorted")).hexdigest(16),
     )
 
@@ -195,13 +196,21 @@ def _tools(row: Connection, trial: Trial) -> list[ToolChange]:
         if view.tool not in agreed:
             found.append(ToolChange(view.tool, "added", [], view.access, view.flags, "", _said(after)))
         elif agreed[view.tool] != view.fingerprint:
-            what = [member for member in _SHOWN if before is not None and before.get(member) != after.get(member)]
+            members = [*_SHOWN, *sorted({*(before or ()), *after}.difference(_SHOWN, _NOT_AGREED_TO))]
+            what = [member for member in members if before is not None and before.get(member) != after.get(member)]
             found.append(ToolChange(view.tool, "changed", what, view.access, view.flags, _said(before), _said(after)))
     return found
 
 
 def _said(tool: dict[str, Any] | None) -> str:
     return str((tool or {}).get("description") or "")
+
+
+def _beneath(old: Desired, new: Desired, trial: Trial | None) -> list[str]:
+    """A lock that changes while its package does not: packages that one needs do."""
+    if trial is None or old.mount is None or new.mount is None or old.mount.lock == new.mount.lock:
+        return []
+    return ["packages it needs"] if trial.now.package == trial.would.package else []
 
 
 def _settings(old: Desired, new: Desired) -> list[str]:

@@ -148,7 +148,8 @@ class Seat:
 
 
 class Engines:
-    """`clock` is monotonic seconds. `spawned` is called with the project after every start. Without `gate` there is none."""
+    """`clock` is monotonic seconds. `spawned` is called with the project after every start and every sign-in. Without `gate`
+    there is none."""
 
     def __init__(
         self,
@@ -226,7 +227,7 @@ class Engines:
 
     async def signed_in(self, project: str, back: SignedIn) -> str:
         """What a browser brought back from a sign-in; the connection's name. What it was given is in the vault then, unless the
-        store can't take it now. Raises what the engine refuses it with."""
+        store can't take it now. Raises NotFound when no engine runs, and what the engine refuses it with."""
         return await self._crew.finish(self._signed_in(project, back), f"sign-in {project}")
 
     async def traffic(self) -> Counts:
@@ -586,9 +587,17 @@ class Engines:
     # sign-ins
 
     async def _signed_in(self, project: str, back: SignedIn) -> str:
-        line = await self.line(project)
+        """Anybody may bring anything back, so it starts no engine: a sign-in under way is in a running one's memory."""
+        seat = self._seats.get(project)
+        if seat is not None:
+            async with seat.lock:  # it is just being started, or looked at
+                pass
+        line = self.live(project)
+        if line is None:
+            raise NotFound("this sign-in is not known: it was ended before, or took too long; begin it again")
         connection = await line.signed_in(back)
         await self.take_grants(project, line)
+        self.spawned(project)  # a connection that could not be put back without it can be now
         return connection
 
     # refresh

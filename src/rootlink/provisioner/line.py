@@ -147,7 +147,7 @@ class Line:
         """Those that are not `taken` yet, oldest first; each is handed over until it is named there."""
         return await self._ask("POST", "grants", list[Grant], {"taken": taken}, within=within)
 
-    async def apply(self, desired: Desired, *, silence: float = 300.0) -> AsyncIterator[InstallEvent]:
+    async def apply(self, desired: Desired, *, silence: float = 300.0) -> AsyncGenerator[InstallEvent, None]:
         """The events of one PUT, as they come. Raises Unavailable when it ends before `done` or `failed`, or falls silent."""
         async with contextlib.aclosing(self._story("PUT", f"connections/{desired.id}", desired, silence)) as events:
             async for event in events:

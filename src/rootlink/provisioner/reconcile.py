@@ -227,8 +227,11 @@ class Reconciler:
     async def _updated(self, install: Install, row: Connection) -> Actual:
         """An update that no engine has held yet. Raises why it can't be, and what was before is back then."""
 
+        unattended = _unattended(row)
+
         async def tell(step: Step) -> None:
             install.tell(InstallEvent(step=step))
+            await unattended(step)
 
         try:
             actual = await self._put(row, False, tell)
@@ -284,13 +287,14 @@ class Reconciler:
             await asyncio.sleep(1.0)
 
     async def _apply(self, line: Line, desired: Desired, step: Callable[[Step], Awaitable[None]]) -> Actual:
-        async for event in line.apply(desired):
-            if event.step is not None:
-                await step(event.step)
-            elif event.failed is not None:
-                raise from_code(event.failed.get("code", ""), event.failed.get("message") or "refused without a reason")
-            elif event.done is not None:
-                return event.done
+        async with contextlib.aclosing(line.apply(desired)) as events:
+            async for event in events:
+                if event.step is not None:
+                    await step(event.step)
+                elif event.failed is not None:
+                    raise from_code(event.failed.get("code", ""), event.failed.get("message") or "refused without a reason")
+                elif event.done is not None:
+                    return event.done
         raise Unavailable("the engine ended before it was done")
 
     async def _undo(self, row: Connection, error: Exception) -> None:
@@ -298,7 +302,8 @@ class Reconciler:
         line = self._engines.live(row.project)
         if line is not None:
             await _quietly(line.remove(row.id), "undo", row)
-        await asyncio.to_thread(self._store.connections.undo, row.id)
+        why = error.message if isinstance(error, RootlinkError) else "internal error"
+        await asyncio.to_thread(self._store.connections.undo, row.id, why=why)
         if line is not None:
             await _quietly(self._engines.refresh(row.project), "undo", row)  # the secrets and hosts that went with it
 
@@ -351,7 +356,7 @@ class Reconciler:
     async def _put_back(self, line: Line, row: Connection) -> None:
         try:
             wanted = msgspec.structs.replace(desired_of(row), rules=row.rules) if on_trial(row) else _unchecked(row)
-            actual = await self._apply(line, wanted, _unheard)
+            actual = await self._apply(line, wanted, _unattended(row))
         except RootlinkError as error:
             if on_trial(row):
                 self._refused[row.id] = error
@@ -417,8 +422,14 @@ def _unchecked(row: Connection) -> Desired:
     return msgspec.structs.replace(desired_of(row), checks=[], rules=row.rules)
 
 
-async def _unheard(step: Step) -> None:
-    """Nobody waits for these steps."""
+def _unattended(row: Connection) -> Callable[[Step], Awaitable[None]]:
+    """For steps that nobody reads. A page to sign in on is not waited for: the whole project would wait, for ten minutes."""
+
+    async def hear(step: Step) -> None:
+        if step.link:
+            raise Unavailable(f"{row.name} waits for a sign-in; ask the operator to sign in with: rootlink sign-in {row.name}")
+
+    return hear
 
 
 def _seen(row: Connection, actual: Actual) -> Found:

@@ -178,8 +178,9 @@ class Connections(Protocol):
     def held(self, id: str) -> None:
         """An engine holds the update: it is on trial no more. No such row, or none on trial: nothing to do."""
 
-    def undo(self, id: str) -> None:
-        """A connect that failed: everything as it was before (rule 2). No row: nothing to do. `Conflict` if it is connected."""
+    def undo(self, id: str, *, why: str = "") -> None:
+        """A connect that failed: everything as it was before (rule 2). No row: nothing to do. `Conflict` if it is connected.
+        `why` it failed, in words, is all that is left of it: in the audit log."""
 
     def mark_removing(self, id: str, *, actor: str = "system") -> Connection:
         """`NotFound`."""

@@ -32,6 +32,7 @@ from rootlink.store.database import Database, locked_project
 from rootlink.store.rows import columns
 from rootlink.wire.tools import Mode, ToolRules
 
+MOST_OF_A_REASON = 500  # characters, in the audit log
 _TABLE = schema.connections
 _SECRETS = schema.secrets
 _REPLACED = schema.replaced
@@ -179,7 +180,7 @@ class StoredConnections:
         allowlist.allow(self._database, transaction, row.project, new.hosts, source, at=at)
         return changed
 
-    def undo(self, id: str) -> None:
+    def undo(self, id: str, *, why: str = "") -> None:
         with self._database.write() as transaction:
             row = _locked(transaction, id)
             if row is None:
@@ -187,7 +188,8 @@ class StoredConnections:
             if row.state == "connected":
                 raise Conflict(f"connection {row.name!r} is connected: disconnect it instead of undoing it")
             _take_away(transaction, row)
-            note(transaction, row.project, "system", "connection.undone", row.name, row.connector, at=stamp(self._clock()))
+            told = f"{row.connector}: {why[:MOST_OF_A_REASON]}" if why else row.connector
+            note(transaction, row.project, "system", "connection.undone", row.name, told, at=stamp(self._clock()))
 
     def mark_removing(self, id: str, *, actor: str = "system") -> Connection:
         with self._database.write() as transaction:

@@ -129,9 +129,20 @@ class Actual(msgspec.Struct, frozen=True):
     held: list[str] = []
 
 
+class _Runs(msgspec.Struct, frozen=True):
+    """What of a `Desired` is to run. It has no more members than this, with their nulls: digests outlive an upgrade, or every
+    connection would be made anew at the first start after one."""
+
+    id: str
+    ws: str
+    name: str
+    mount: MountSpec | None
+    function: FunctionSpec | None
+
+
 def digest(desired: Desired) -> str:
     """Equal digests: nothing to do. 32 hex digits over the canonical JSON of what is to run: checks, rules and inputs are not."""
     import blake3
 
-    runs = msgspec.structs.replace(desired, checks=[], rules=ToolRules(), inputs={})
+    runs = _Runs(desired.id, desired.ws, desired.name, desired.mount, desired.function)
     return blake3.blake3(msgspec.json.encode(runs, order="sorted")).hexdigest(16)

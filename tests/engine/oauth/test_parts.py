@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -100,6 +100,26 @@ async def test_who_registers_nobody_needs_a_client_id() -> None:
         await registration.client(places(), AUTHORITY, OAuth("GRANT", "https://us.example/cb"), None, reuse=True)
 
 
+class Published(Places):
+    """Documents by their URLs, in place of a network."""
+
+    documents: ClassVar[dict[str, dict[str, Any]]] = {}
+
+    async def document(self, url: str, what: str) -> dict[str, Any] | None:
+        return self.documents.get(self.checked(url, what))
+
+
+@pytest.mark.parametrize("named", [7, True, 1.5, "https://as.example", {"https://as.example": 1}, [7], [["x"]], [], None])
+async def test_authorization_servers_that_are_no_list_of_urls_are_refused_in_words(
+    named: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    about = {"resource": "https://s.example/mcp", "authorization_servers": named}
+    monkeypatch.setattr(Published, "documents", {"https://s.example/.well-known/oauth-protected-resource/mcp": about})
+    plain = places()
+    with pytest.raises(UpstreamFailed, match="names no authorization server"):
+        await discovery.discover(Published("notes", plain.scope, [], plain.redact), "https://s.example/mcp", Challenge())
+
+
 @pytest.mark.parametrize(
     "answer",
     [
@@ -130,6 +150,7 @@ def test_a_token_that_is_none_is_refused(answer: dict[str, Any]) -> None:
         ("x", None),
         (None, None),
         ("9" * 400, 10.0 + 999999999999),
+        (10**400, None),
     ],
 )
 def test_when_a_token_ends_is_known_if_it_is_said(seconds: Any, until: float | None) -> None:

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import msgspec
 import pytest
 from nacl.public import PrivateKey, SealedBox
@@ -23,9 +24,9 @@ from rootlink.engine.rpc import RpcError
 from rootlink.errors import Forbidden, NotFound, RootlinkError, UpstreamFailed
 from rootlink.redaction import Redactor
 from rootlink.sealing.envelope import Envelope
-from rootlink.wire.engine import EgressPolicy, EngineConfig, Environment, InstallEvent, SignedIn
+from rootlink.wire.engine import KEY_HEADER, EgressPolicy, EngineConfig, Environment, InstallEvent, SignedIn
 from rootlink.wire.mounts import Desired, MountSpec, OAuth, Step
-from tests.engine.oauth.authority import Site, browse
+from tests.engine.oauth.authority import Client, Site, browse
 from tests.harness.calls import Told
 
 REDIRECT = "http://127.0.0.1:7717/oauth/callback"
@@ -184,6 +185,20 @@ async def test_an_answer_of_another_issuer_is_refused_and_uses_the_sign_in_up(he
     assert not site.asked["authorization_code"]
 
 
+async def test_a_sign_in_that_is_broken_off_ends_the_connect_that_waits_for_it(held: Held, site: Site) -> None:
+    applying = asyncio.create_task(held.apply())
+    link = await held.link()
+    site.lies.slow = 5.0
+    ending = asyncio.create_task(held.back(link))
+    async with asyncio.timeout(20):
+        while not site.asked["authorization_code"]:
+            await asyncio.sleep(0.01)
+    ending.cancel()
+    async with asyncio.timeout(4):
+        ended = await applying
+    assert ended.failed is not None and "broken off" in ended.failed["message"]
+
+
 async def test_that_a_person_declined_is_told(held: Held, site: Site) -> None:
     applying = asyncio.create_task(held.apply())
     with pytest.raises(UpstreamFailed, match="nobody was signed in: access_denied"):
@@ -235,7 +250,7 @@ PAGES = [
     "javascript:alert(1)", "data:text/html,x", "file:///etc/passwd", "--upload-pack=x", "$(touch x)", "|calc", "ftp://host.example/",
     "https://", "https://a@host.example/", "https://host.example\\@evil.example/", "https://host.example/ x", "https://höst.example/é",
     "https://host.example/#x", "HTTP://host.example/", "\x1b]8;;https://host.example/", "https://host.example/\u202e",
-    "", 7, None, [],
+    "https://host.example/?a=b&client_id=another", "https://host.example/?redirect%5Furi=https://evil.example/", "", 7, None, [],
 ]  # fmt: skip
 
 
@@ -253,6 +268,27 @@ async def test_an_authorization_server_on_a_host_nobody_allowed_is_not_asked(tmp
         ended = await held.apply()
     assert ended.failed is not None and "egress blocked" in ended.failed["message"]
     assert not site.asked and not site.clients
+
+
+async def test_an_engine_is_not_idle_while_a_person_signs_in(held: Held, site: Site) -> None:
+    """What a sign-in needs to end is in memory alone."""
+    await held.connect()
+    asking = httpx2.AsyncClient(transport=httpx2.ASGITransport(app=held.engine), base_url="http://e", headers={KEY_HEADER: "key"})
+    async with asking:
+        link = await held.engine.accounts.begin("con1")
+        answer = await asking.post("/internal/stop-if-idle", json={"idle_secs": 0})
+        assert answer.json()["data"] == {"stopping": False}
+        await held.back(link)
+        assert (await asking.post("/internal/stop-if-idle", json={"idle_secs": 0})).json()["data"] == {"stopping": True}
+
+
+async def test_a_stranger_who_guesses_keeps_no_engine_awake(held: Held, site: Site) -> None:
+    asking = httpx2.AsyncClient(transport=httpx2.ASGITransport(app=held.engine), base_url="http://e", headers={KEY_HEADER: "key"})
+    async with asking:
+        used = held.engine.lease._last
+        guess = {"state": "prj." + "x" * 43, "code": "c0de"}
+        assert (await asking.post("/internal/sign-ins", json=guess)).status_code == 404
+        assert held.engine.lease._last == used
 
 
 async def test_others_are_installed_while_a_sign_in_waits(held: Held, site: Site) -> None:
@@ -332,6 +368,19 @@ async def test_a_sign_in_that_was_taken_back_is_told_with_what_to_do_and_made_ag
     assert len(site.clients) == 1
 
 
+async def test_a_server_that_refuses_every_token_is_not_renewed_for_with_every_call(
+    held: Held, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await held.connect()
+    with monkeypatch.context() as patched:
+        patched.setattr(site, "live", lambda token: None)
+        for _ in range(5):
+            with pytest.raises(RpcError, match="rootlink sign-in notes"):
+                await held.add()
+        assert site.asked["refresh_token"] == 1
+    assert (await held.add())["structuredContent"] == {"result": 42}
+
+
 async def test_a_client_that_opens_pages_and_may_manage_is_given_the_link(held: Held, site: Site) -> None:
     await held.connect()
     site.revoke()
@@ -373,6 +422,43 @@ async def test_an_authorization_server_that_cannot_be_reached_ends_no_sign_in(he
         await held.add()
     held.engine.outbound.update(EgressPolicy(allow=site.places, private=["127.0.0.0/8"]))
     assert (await held.add())["structuredContent"] == {"result": 42}
+
+
+async def test_a_client_secret_that_was_rotated_by_hand_is_used_at_the_next_sign_in(tmp_path: Path, site: Site) -> None:
+    policy = EgressPolicy(allow=site.places, private=["127.0.0.0/8"])
+    site.clients["ours"] = Client("ours", "secret-of-before", [REDIRECT], "client_secret_basic")
+    async with engine(tmp_path, site, secrets={"APP_SECRET": "secret-of-before"}) as held:
+        asked = OAuth("NOTES_GRANT", REDIRECT, client_id="ours", client_secret="${APP_SECRET}")
+        assert (await held.connect(msgspec.structs.replace(held.spec, oauth=asked))).done is not None
+        grants = await held.taken()
+        site.clients["ours"].secret = "secret-of-now"
+        await held.engine._environment(Environment({**grants, "APP_SECRET": "secret-of-now"}, policy))
+        held.age()
+        with pytest.raises(RpcError, match="rootlink sign-in notes"):
+            await held.add()
+        await held.back(await held.engine.accounts.begin("con1"))
+        assert (await held.add())["structuredContent"] == {"result": 42}
+
+
+async def test_a_connection_that_is_asked_for_again_keeps_one_account(tmp_path: Path, site: Site) -> None:
+    """Two would each renew by a refresh token that is good once."""
+    plain = {"PLAIN": "of-the-project"}
+    async with engine(tmp_path, site, secrets=plain) as first:
+        spec = msgspec.structs.replace(first.spec, headers={"X-Plain": "${PLAIN}"})
+        await first.connect(spec)
+        grants = await first.taken()
+    async with engine(tmp_path, site, secrets={**grants, **plain}) as held:
+        async with asyncio.timeout(20):
+            while held.engine.mounts.get("main", "notes").state != "ready":
+                await asyncio.sleep(0.02)
+        for _ in range(2):
+            assert (await held.apply(spec)).done is not None
+            site.expire()
+            assert (await held.add())["structuredContent"] == {"result": 42}
+        await held.engine.mounts.restart("main", "notes")
+        site.expire()
+        assert (await held.add())["structuredContent"] == {"result": 42}
+        assert len(site.authorized) == 1
 
 
 # the vault
@@ -435,6 +521,38 @@ async def test_a_connection_that_is_taken_away_leaves_no_sign_in(held: Held, sit
     assert len(site.authorized) == 2
 
 
+async def test_a_connection_that_is_taken_away_leaves_no_token_in_the_redactor(tmp_path: Path, site: Site) -> None:
+    policy = EgressPolicy(allow=site.places, private=["127.0.0.0/8"])
+    async with engine(tmp_path, site) as held:
+        await held.connect()
+        grants = await held.taken()
+        await held.engine._environment(Environment(grants, policy))
+        assert [1 for mark in held.engine._redactor._marks if site.tokens[-1].access_token.lower() in mark]
+        await held.engine.installer.release("con1")
+        await held.engine._environment(Environment({}, policy))
+        for secret in site.secrets:
+            assert not [1 for mark in held.engine._redactor._marks if secret.lower() in mark]
+            assert secret not in repr(vars(held.engine.accounts))
+
+
+async def test_a_grant_that_was_made_and_not_taken_mounts_its_server_in_the_next_engine(tmp_path: Path, site: Site) -> None:
+    """Killed between the sign-in and the hand-over: nobody signs in twice."""
+    async with engine(tmp_path, site) as first:
+        await first.connect()
+    async with engine(tmp_path, site) as second:
+        applying = asyncio.create_task(second.apply())
+        grants = await second.taken()
+        assert read(grants["NOTES_GRANT"]) is not None
+        await second.engine._environment(Environment(grants, EgressPolicy(allow=site.places, private=["127.0.0.0/8"])))
+        ended = await applying
+        assert ended.done is not None, ended
+        async with asyncio.timeout(20):
+            while second.engine.mounts.get("main", "notes").state != "ready":
+                await asyncio.sleep(0.02)
+        assert (await second.add())["structuredContent"] == {"result": 42}
+    assert len(site.authorized) == 1
+
+
 async def test_functions_and_other_mounts_never_have_a_grant(tmp_path: Path, site: Site) -> None:
     async with engine(tmp_path, site) as first:
         await first.connect()
@@ -493,6 +611,18 @@ async def test_tokens_that_were_renewed_long_ago_cost_nothing(held: Held, site: 
         await held.add()
     assert abs(len(redactor._marks) - marks) < 20
     assert site.tokens[-1].access_token not in redactor(f"x {site.tokens[-1].access_token} y")
+
+
+async def test_grants_that_come_back_from_the_vault_again_and_again_cost_nothing(held: Held, site: Site) -> None:
+    policy = EgressPolicy(allow=site.places, private=["127.0.0.0/8"])
+    await held.connect()
+    sizes = []
+    for _ in range(12):
+        held.age()
+        await held.add()
+        await held.engine._environment(Environment(await held.taken(), policy))
+        sizes.append(len(held.engine._redactor._marks))
+    assert abs(sizes[-1] - sizes[-4]) < 20
 
 
 async def test_a_server_tried_at_another_place_is_not_shown_the_tokens(held: Held, site: Site) -> None:

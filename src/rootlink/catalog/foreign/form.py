@@ -307,8 +307,9 @@ class _Form:
         named = guess.names_a_secret(field) or guess.names_a_secret(name) or (bool(like) and guess.names_a_secret(like))
         if (asked or {}).get("password") is True or named:
             return self._secret(field, name, default or "", described)
-        options = (asked or {}).get("options")
-        choices = [str(one.get("value", one.get("label", ""))) if isinstance(one, dict) else str(one) for one in options or []]
+        given_options = (asked or {}).get("options")
+        options = given_options if isinstance(given_options, list) else []
+        choices = [str(one.get("value", one.get("label", ""))) if isinstance(one, dict) else str(one) for one in options]
         if default and not choices:
             return self._literal(field, name, default, described)
         self._label(field, name)

@@ -82,7 +82,7 @@ def _found(name: str, value: dict[str, Any]) -> Found:
     if "command" not in value:
         raise Invalid("it has neither a `command` nor a `url`")
     command, args = value["command"], value.get("args") or []
-    if isinstance(command, list) and command:  # some write it as one list
+    if isinstance(command, list) and command and isinstance(args, list):  # some write it as one list
         command, args = command[0], [*command[1:], *args]
     if not isinstance(command, str) or not isinstance(args, list):
         raise Invalid("`command` must be a text and `args` a list of texts")

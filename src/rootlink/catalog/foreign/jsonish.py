@@ -10,8 +10,10 @@ from typing import Any
 
 import msgspec
 
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|//[^\n]*|/\*.*?\*/', re.DOTALL)
-_LATE_COMMA = re.compile(r'("(?:[^"\\]|\\.)*")|,(\s*[}\]])', re.DOTALL)
+# A string or comment without its end goes on to the text's: looked for again from each place in it, it would take forever.
+_STRING = r'"(?:[^"\\]|\\.?)*(?:"|\Z)'
+_TOKEN = re.compile(rf"{_STRING}|//[^\n]*|/\*.*?(?:\*/|\Z)", re.DOTALL)
+_LATE_COMMA = re.compile(rf"({_STRING})|,(\s*[}}\]])", re.DOTALL)
 _UNREADABLE = (msgspec.DecodeError, UnicodeError, RecursionError)
 
 

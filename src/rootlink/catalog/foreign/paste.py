@@ -23,7 +23,10 @@ def read(text: str, taken: set[str] | None = None) -> list[Pasted]:
     if len(text) > MOST:
         raise TooLarge(f"this is longer than any configuration: at most {MOST // 1024} Ki characters")
     names = set(taken or ())
-    servers = _servers(text.strip().removeprefix("\ufeff"))
+    try:
+        servers = _servers(text.strip().removeprefix("\ufeff"))
+    except RecursionError:
+        raise Invalid("this is nested deeper than any configuration: paste one that is not") from None
     for server in servers:
         server.name = form.connection_name(server.name, names)
         names.add(server.name)

@@ -12,10 +12,13 @@ from typing import Any
 import msgspec
 
 from rootlink import shapes
+from rootlink.catalog import rules
 from rootlink.catalog.field import variables
+from rootlink.catalog.folder import Folder
 from rootlink.catalog.foreign import guess
 from rootlink.catalog.foreign.form import NAMESPACE, Pasted, connection_name
 from rootlink.catalog.manifest import META, SCHEMA, Manifest
+from rootlink.egress import hosts
 from rootlink.errors import Invalid
 
 _STARTED = ("npm", "pypi")
@@ -46,6 +49,13 @@ def _listed(value: dict[str, Any], member: str) -> list[dict[str, Any]]:
     return found
 
 
+def _object(value: dict[str, Any], member: str) -> dict[str, Any]:
+    found = value.get(member) or {}
+    if not isinstance(found, dict):
+        raise Invalid(f"`{member}` of a server.json must be an object")
+    return found
+
+
 def _usable(package: dict[str, Any]) -> bool:
     transport = package.get("transport")
     return package.get("registryType") in _STARTED and (
@@ -62,17 +72,17 @@ def _one(value: dict[str, Any], member: str, each: dict[str, Any]) -> Pasted:
     if member == "packages":
         each = _package(each, warnings)
     else:
-        each = {**each, "headers": [_named(one) for one in each.get("headers") or []]}
-    hosts = _hosts(each, own)
-    kept = {key: own[key] for key in _KEPT if key in own} | {"egress": {"hosts": hosts} if hosts else {"none": True}}
+        each = {**each, "headers": [_named(one) for one in _listed(each, "headers")], "variables": _object(each, "variables")}
+    reached = _hosts(each, own)
+    kept = {key: own[key] for key in _KEPT if key in own} | {"egress": {"hosts": reached} if reached else {"none": True}}
     sites = _sites(own)  # hosts are asked for by themselves
-    kept["inputs"] = [one for one in kept.get("inputs") or [] if not (isinstance(one, dict) and one.get("name") in sites)]
+    kept["inputs"] = [one for one in _listed(kept, "inputs") if one.get("name") not in sites]
     kept["fields"] = {
         field: {key: said for key, said in hint.items() if key != "pattern"}
-        for field, hint in (kept.get("fields") or {}).items()
+        for field, hint in _object(kept, "fields").items()
         if isinstance(hint, dict) and field not in sites
     }
-    if member == "remotes" and not any(_asks_secret(one) for one in (*each["headers"], *(each.get("variables") or {}).values())):
+    if member == "remotes" and not any(_asks_secret(one) for one in (*each["headers"], *each["variables"].values())):
         kept["auth"] = {"kind": "oauth"}
     whole = {
         "$schema": SCHEMA,
@@ -87,7 +97,9 @@ def _one(value: dict[str, Any], member: str, each: dict[str, Any]) -> Pasted:
         manifest = msgspec.convert(whole, Manifest)
     except msgspec.ValidationError as error:
         raise Invalid(f"this server.json can't be read: {shapes.words(str(error))}") from None
-    return Pasted(name=slug, manifest=manifest, hosts=hosts, warnings=warnings)
+    if wrong := next(rules.templates(Folder(slug, manifest)), None):
+        raise Invalid(f"this server.json can't be read: {wrong[:200]}")
+    return Pasted(name=slug, manifest=manifest, hosts=reached, warnings=warnings)
 
 
 def _sites(own: dict[str, Any]) -> list[Any]:
@@ -97,8 +109,9 @@ def _sites(own: dict[str, Any]) -> list[Any]:
 
 
 def _asks_secret(one: Any) -> bool:
-    inner = one.get("variables") if isinstance(one, dict) else None
-    return isinstance(one, dict) and (bool(one.get("isSecret")) or any(_asks_secret(each) for each in (inner or {}).values()))
+    return isinstance(one, dict) and (
+        bool(one.get("isSecret")) or any(_asks_secret(each) for each in _object(one, "variables").values())
+    )
 
 
 def _access(member: str) -> list[str]:
@@ -118,8 +131,8 @@ def _package(package: dict[str, Any], warnings: list[str]) -> dict[str, Any]:
         "identifier": str(package.get("identifier") or ""),
         "version": str(package.get("version") or ""),
         "transport": {"type": "stdio"},
-        "packageArguments": [_argument(one) for one in package.get("packageArguments") or []],
-        "environmentVariables": [_named(one) for one in package.get("environmentVariables") or []],
+        "packageArguments": [_argument(one) for one in _listed(package, "packageArguments")],
+        "environmentVariables": [_named(one) for one in _listed(package, "environmentVariables")],
     }
 
 
@@ -144,9 +157,17 @@ def _named(one: Any) -> Any:
 def _hosts(each: dict[str, Any], own: dict[str, Any]) -> list[str]:
     egress = own.get("egress")
     said = egress.get("hosts") if isinstance(egress, dict) else None
-    found = dict.fromkeys(str(host) for host in said) if isinstance(said, list) else {}
+    found = dict.fromkeys(host for host in said if _is_rule(host)) if isinstance(said, list) else {}
     url = str(each.get("url") or "")
     for text in (url, *(str(one.get("default") or one.get("value") or "") for one in each.get("environmentVariables") or [])):
         if not variables(text.partition("://")[2].partition("/")[0]):
             found |= dict.fromkeys(guess.hosts_in(text))
     return list(found)
+
+
+def _is_rule(host: Any) -> bool:
+    try:
+        hosts.rule(host)
+    except Invalid:
+        return False
+    return True

@@ -228,7 +228,7 @@ class RemoteLink:
 
     async def _page_for(self, call: Call | None, needed: SignInNeeded) -> Exception:
         """What a call hears that nobody is signed in for: the page to open, if its client opens pages and its key may manage;
-        else the words. Whoever opens the page decides whose account everybody uses, so a key that just uses tools never gets it."""
+        else the words. Who opens it decides whose account everybody uses: a key that just uses tools never gets it."""
         able = call.client.capabilities.get("elicitation") if call is not None and call.manages else None
         if self._far.credential is None or not (isinstance(able, dict) and "url" in able):
             return needed

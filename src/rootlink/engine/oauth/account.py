@@ -14,6 +14,7 @@ Rules
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
@@ -33,6 +34,7 @@ log = structlog.get_logger(__name__)
 HANDED_OVER_SECONDS = 20.0  # for a grant that an earlier engine left sealed
 MOST_AGAIN = 2  # of a request: a grant that was handed over meanwhile may be old too
 AGAIN_SECONDS = 10.0  # between renewals in the background that came to nothing
+VAIN_SECONDS = 30.0  # between renewals whose tokens a server refuses at once
 _FINAL = frozenset({"invalid_grant", "invalid_client", "unauthorized_client", "invalid_scope"})
 
 
@@ -59,6 +61,7 @@ class Account:
         self._keep, self._spawn, self._page, self._now = keep, spawn, page, now
         self._renewing: asyncio.Task[None] | None = None
         self._renewal: Grant | None = None  # the last one made here
+        self._refused_at = -math.inf  # when it was, as soon as it was made
         self._refusal = ""  # why the authorization server renews it no more
         self._current = asyncio.Event()  # no newer grant is on its way
         self._current.set()
@@ -126,11 +129,17 @@ class Account:
         if grant is not None and again < MOST_AGAIN:
             if token != grant.access_token:
                 return True
-            if grant.renewable and not (again and grant is self._renewal):  # one that is new and refused is no old one
+            if grant.renewable and not self._in_vain(grant, again):
                 await self._renewed(grant)
                 return True
         self.said = said
         raise self._needed()
+
+    def _in_vain(self, grant: Grant, again: int) -> bool:
+        """One that is new and refused is no old one; to renew it with every call would be a flood at somebody else's door."""
+        if again and grant is self._renewal:
+            self._refused_at = self._now()
+        return grant is self._renewal and abs(self._now() - self._refused_at) < VAIN_SECONDS
 
     def redact(self, text: str) -> str:
         return self.places.redact(text)

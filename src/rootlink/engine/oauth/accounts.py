@@ -32,7 +32,7 @@ from rootlink.engine.state import State
 from rootlink.errors import Invalid, NotFound, RootlinkError, Unavailable
 from rootlink.redaction import Redactor
 from rootlink.wire import engine as wire
-from rootlink.wire.mounts import Desired, MountSpec, Step
+from rootlink.wire.mounts import Desired, MountSpec, OAuth, Step
 
 log = structlog.get_logger(__name__)
 SIGN_IN_SECONDS = 600.0
@@ -149,7 +149,8 @@ class Accounts:
             return
         spec = self._filled(desired.mount)
         held = self._accounts.get(desired.mount.oauth.secret)
-        account = held if held is not None and held.spec == spec else self._registered(desired.ws, spec)
+        account = held if held is not None and _serves(held, desired.ws, spec) else self._registered(desired.ws, spec)
+        account.asked = spec.oauth or account.asked
         self._connections[desired.id] = account.asked.secret
         if account.grant is not None:
             return
@@ -186,6 +187,15 @@ class Accounts:
 
     # a sign-in
 
+    @property
+    def waiting(self) -> bool:
+        """Whether a person may be signing in just now. What that needs to end is in memory alone."""
+        now = asyncio.get_running_loop().time()
+        return any(not held.ended.done() and held.until > now for _, held in self._flows.values())
+
+    def knows(self, state: str) -> bool:
+        return state in self._flows
+
     async def begin(self, connection: str) -> str:
         """The link of a sign-in for a connection that is there. Raises NotFound, Invalid, and what discovery raises."""
         account = self._account_of(connection)
@@ -211,7 +221,7 @@ class Accounts:
             return link
 
     async def _begun(self, account: Account, now: float) -> Flow:
-        asked, spec = account.asked, account.spec
+        asked, spec = self._asked(account), account.spec
         if not self._seal:
             raise Invalid(f"{spec.name} can't be signed in to here: this engine was given no key to seal the sign-in with")
         found = await discovery.discover(account.places, spec.endpoint or "", account.said)
@@ -221,6 +231,14 @@ class Accounts:
         scope = flow.scope_of(found, account.said, asked.scopes, account.grant)
         until = now + SIGN_IN_SECONDS
         return Flow(self._project, found.authority, client, asked.redirect, found.resource, scope, until, account.said)
+
+    def _asked(self, account: Account) -> OAuth:
+        """As it is now: its client's secret may have been rotated since it was mounted."""
+        mount = self._mounts().find(account.ws, account.name)
+        spec = mount.spec if mount is not None else None
+        if spec is None or spec.oauth is None or spec.oauth.secret != account.asked.secret:
+            return account.asked
+        return self._filled(spec).oauth or account.asked
 
     async def end(self, answer: wire.SignedIn) -> str:
         """What the browser brought back. Answers the connection's name. Raises NotFound for a sign-in nobody began, or that ended
@@ -246,8 +264,9 @@ class Accounts:
             if self._accounts.get(account.asked.secret) is not account:
                 raise NotFound(GONE)
             self._keep(account, grant)
-        except RootlinkError as error:
-            _settle(sign_in, error)
+        except BaseException as error:  # whatever it was: who waits must hear of it
+            broken_off = Unavailable(f"the sign-in to {account.name} was broken off; begin it again")
+            _settle(sign_in, error if isinstance(error, RootlinkError) else broken_off)
             raise
         if not sign_in.ended.done():
             sign_in.ended.set_result(grant)
@@ -322,6 +341,8 @@ class Accounts:
         account = self._accounts.pop(secret, None) if secret is not None else None
         if secret is None or account is None:
             return
+        for grant in self._hidden.pop(secret, []):
+            self._redactor.forget(grant.secrets())
         self._drop(account.flow, GONE)
         account.forget(NotFound(GONE))
         self._given.pop(secret, None)
@@ -383,6 +404,13 @@ class Accounts:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _serves(account: Account, ws: str, spec: MountSpec) -> bool:
+    """Whether it can be this mount's. If so it must: with two accounts of one grant, each would renew by a refresh token that
+    the other has used up."""
+    own = account.spec
+    return (account.ws, own.name, own.endpoint, own.egress) == (ws, spec.name, spec.endpoint, spec.egress)
 
 
 def _settle(sign_in: Flow, error: RootlinkError) -> None:

@@ -97,7 +97,7 @@ async def discover(places: Places, endpoint: str, said: Challenge) -> Found:
         origin = places.origin(endpoint)
         authority = await _authority(places, origin) or _by_default(origin)
         return Found(authority, _bare(endpoint))
-    issuers = [one for one in resource.get("authorization_servers") or () if isinstance(one, str)]
+    issuers = _texts(resource.get("authorization_servers"))
     if not issuers:
         raise UpstreamFailed(f"{places.name} names no authorization server to sign in at")
     found = await _authority(places, issuers[0])

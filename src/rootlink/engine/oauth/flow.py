@@ -15,7 +15,7 @@ import hashlib
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from rootlink.engine.oauth.discovery import Authority, Challenge, Found
 from rootlink.engine.oauth.grant import Grant, Registered
@@ -84,6 +84,8 @@ class Flow:
         }
         if OFFLINE in self.scope:
             asked["prompt"] = "consent"  # OpenID Connect Core §11: without it no leave to renew is given
+        if asked.keys() & {name for name, _ in parse_qsl(urlsplit(page).query, keep_blank_values=True)}:
+            raise UpstreamFailed(f"{places.name}: the sign-in page can't be used: its address says who signs in, or to where")
         return f"{page}{'&' if '?' in page else '?'}{urlencode(asked)}"
 
     def code(self, places: Places, answer: SignedIn) -> str:

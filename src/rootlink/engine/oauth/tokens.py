@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +13,7 @@ from rootlink.engine.oauth.places import Places
 from rootlink.errors import UpstreamFailed
 
 LONGEST = 1 << 15  # characters of a token: grants go into the vault, and tokens into headers
+FOREVER = 1e12  # seconds; who says more (a JSON number may have hundreds of digits) tells nothing
 _OF_A_TOKEN = frozenset(chr(code) for code in range(0x21, 0x7F))
 
 
@@ -79,7 +79,7 @@ def _end(seconds: object, now: float) -> float | None:
     """Some write the number as a text; what is none tells nothing."""
     if isinstance(seconds, str) and seconds.isascii() and seconds.isdigit():
         seconds = int(seconds[:12])
-    if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not math.isfinite(seconds) or seconds <= 0:
+    if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0 < seconds < FOREVER:
         return None
     return now + seconds
 

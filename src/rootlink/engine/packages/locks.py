@@ -35,6 +35,11 @@ class NpmLock:
     versions: dict[str, str]
     count: int
 
+    @property
+    def contents(self) -> object:
+        """What it installs, however it was asked for: equal for locks of the same packages."""
+        return {place: entry for place, entry in _packages(self.text).items() if place != ""}
+
     def require(self, specs: tuple[Spec, ...]) -> None:
         """Raises `Invalid` unless the lock is of the packages that are asked for."""
         _require(self.versions, specs)
@@ -87,6 +92,12 @@ class PypiLock:
     @property
     def count(self) -> int:
         return len(self.versions)
+
+    @property
+    def contents(self) -> object:
+        """As of npm's."""
+        lines = (line.strip() for line in self.text.splitlines())
+        return [line for line in lines if line and not line.startswith("#")]
 
     def require(self, specs: tuple[Spec, ...]) -> None:
         """Raises `Invalid` unless the lock is of the packages that are asked for."""

@@ -58,6 +58,8 @@ class Lock(Protocol):
     def versions(self) -> Mapping[str, str]: ...
     @property
     def count(self) -> int: ...
+    @property
+    def contents(self) -> object: ...
     def require(self, specs: tuple[Spec, ...]) -> None: ...
 
 
@@ -171,6 +173,13 @@ class Packages:
         registry = self._registries[ask.registry]
         held = registry.read(lock) if lock is not None else self._remembered(ask)
         return None if held is None else f"{ask.specs[0].name}@{held.versions.get(ask.specs[0].name, '')}"
+
+    def holds(self, command: str, args: Sequence[str], lock: str | None, other: str) -> bool:
+        """Whether what `command args` starts now, by `lock` or as remembered, is exactly what the lock `other` installs."""
+        ask = _PARSERS[command](args)
+        registry = self._registries[ask.registry]
+        held = registry.read(lock) if lock is not None else self._remembered(ask)
+        return held is not None and held.contents == registry.read(other).contents
 
     def sweep(self, keep: Iterable[tuple[str, Sequence[str], str | None]], *, now: float, shared: bool) -> int:
         """Removes what nobody uses any more: neither `keep` (command, arguments, lock of what is mounted or may be gone back to)

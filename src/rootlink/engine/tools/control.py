@@ -9,6 +9,8 @@ Rules
 - A pin outlives its tool: what goes and comes back changed is held.
 - Lists of single clients may hold other tools than the server's own list (`base`). They are judged by the same pins. What only
   such lists hold is remembered (`apart`), for it is not missing from the server's.
+- What a server says of itself at the handshake reaches models too: it is judged like a tool called `INSTRUCTIONS`, by the same
+  pins, and is not passed on while it is held back or switched off.
 - A function is its author's own: nothing of it is held back, but it can be switched off or asked about.
 
 A list is judged once; the same list again costs a look into a dictionary.
@@ -33,6 +35,8 @@ BYTES_A_TOKEN = 4
 
 Definition = dict[str, Any]
 
+INSTRUCTIONS = "@instructions"
+TAKEN = "its name stands for what its server says at the handshake"
 CHANGED = "its definition changed since it was agreed to"
 LOST = "what was agreed to cannot be read any more"
 NEW = "it was not there when the others were agreed to"
@@ -91,6 +95,7 @@ class Control:
         self._flags: dict[tuple[str, frozenset[str]], list[str]] = {}  # fingerprint, names in its list → what is odd
         self._found: dict[str, tuple[Definition, Why]] = {}  # held back, and not in the server's own list
         self._found_bytes = 0
+        self._said: Definition | None = None  # at the handshake
 
     @property
     def kept(self) -> Kept:
@@ -149,6 +154,26 @@ class Control:
             del self._judged[next(iter(self._judged))]
         return judged
 
+    def hear(self, said: str | None) -> Why | None:
+        """What the server says at the handshake now. Answers why it is not passed on; None: it is. The first is agreed to with
+        the first list, so it comes before that."""
+        self._said = None if self._authored else instructions(said)
+        if self._said is None:
+            return None
+        why = self._of_said()
+        if why is None and INSTRUCTIONS not in self.pins:
+            rules = msgspec.structs.replace(self._kept.rules, pins={**self.pins, INSTRUCTIONS: fingerprint(self._said)})
+            self._kept = msgspec.structs.replace(self._kept, rules=rules)
+            self._keep(self._kept)
+        return why or (OFF if self.mode(self._said) == "off" else None)
+
+    def _of_said(self) -> Why | None:
+        if self._said is None:
+            return None
+        mark, first = fingerprint(self._said), not self._kept.agreed
+        words = self._objection(self._said, mark, frozenset(), first, [], len(self.pins))
+        return None if words is None else Why(words)
+
     def _forget(self) -> None:
         self._judged.clear()
         self._found.clear()
@@ -163,12 +188,16 @@ class Control:
     def _held(self, tools: list[Definition], *, base: bool) -> dict[str, Why]:
         names = frozenset(tool["name"] for tool in tools)
         first = not self._kept.agreed
-        missing = sorted({*self.pins}.difference(self._kept.apart, names))
+        missing = sorted({*self.pins}.difference(self._kept.apart, names, {INSTRUCTIONS}))
         held: dict[str, Why] = {}
         agreed: dict[str, str] = {}
         for tool in tools:
             mark = fingerprint(tool)
-            words = self._objection(tool, mark, names, first, missing, len(self.pins) + len(agreed))
+            words = (
+                TAKEN
+                if tool["name"] == INSTRUCTIONS
+                else self._objection(tool, mark, names, first, missing, len(self.pins) + len(agreed))
+            )
             if words is not None:
                 held[tool["name"]] = Why(words)
                 self._find(tool, held[tool["name"]], base=base)
@@ -252,6 +281,8 @@ class Control:
     def mode(self, tool: Definition) -> Mode:
         rules = self._kept.rules
         chosen = rules.modes.get(tool["name"])
+        if tool["name"] == INSTRUCTIONS:
+            return "off" if chosen == "off" else "allow"
         if chosen is not None:
             return chosen
         access = self.access(tool)
@@ -262,9 +293,11 @@ class Control:
     # for a person
 
     def known(self, tools: list[Definition]) -> list[Definition]:
-        """The server's own list, and what is held back of single clients' lists."""
+        """The server's own list, what is held back of single clients' lists, and what it says at the handshake."""
         names = {tool["name"] for tool in tools}
-        return [*tools, *(tool for name, (tool, _) in self._found.items() if name not in names)]
+        found = [tool for name, (tool, _) in self._found.items() if name not in names]
+        said = [self._said] if self._said is not None and INSTRUCTIONS not in names else []
+        return [*tools, *found, *said]
 
     def views(self, tools: list[Definition], public: dict[str, str]) -> list[ToolView]:
         """`public`: what clients call each of `known(tools)`."""
@@ -274,7 +307,9 @@ class Control:
 
     def held(self, tools: list[Definition]) -> dict[str, Why]:
         """What of `known(tools)` is held back."""
-        return {**self.judge(tools, base=True).held, **{name: why for name, (_, why) in self._found.items()}}
+        why = self._of_said()
+        said = {} if why is None else {INSTRUCTIONS: why}
+        return {**said, **self.judge(tools, base=True).held, **{name: why for name, (_, why) in self._found.items()}}
 
     def _view(self, tool: Definition, public: str, why: Why | None, names: frozenset[str]) -> ToolView:
         mark = fingerprint(tool)
@@ -291,6 +326,11 @@ class Control:
             tokens=tokens(tool),
             fingerprint=mark,
         )
+
+
+def instructions(said: str | None) -> Definition | None:
+    """What a server says at the handshake, as if it were a tool."""
+    return {"name": INSTRUCTIONS, "description": said} if said else None
 
 
 def _title(tool: Definition) -> str:

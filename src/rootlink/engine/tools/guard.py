@@ -68,6 +68,7 @@ class Guard:
             self._keep(owner, kept)
 
         self._controls[owner] = Control(kept, keep, authored=owner.kind == "function")
+        self._forget_answers(owner)  # whoever bore this name before, its user was asked about that one
 
     def drop(self, owner: Owner) -> None:
         self._controls.pop(owner, None)
@@ -93,6 +94,11 @@ class Guard:
             return NOTHING._replace(withheld={tool["name"]: UNKNOWN for tool in tools})
         judged = control.judge(base, base=True)
         return judged if tools is base else control.judge(tools, base=False)
+
+    def hear(self, owner: Owner, said: str | None) -> Why | None:
+        """What it says at the handshake now. Answers why models are not told so; None: they are."""
+        control = self._controls.get(owner)
+        return UNKNOWN if control is None else control.hear(said)
 
     def written(self, owner: Owner, tools: list[Definition], as_written: list[Definition]) -> None:
         """Its own list was written down like this."""

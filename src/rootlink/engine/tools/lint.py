@@ -1,7 +1,7 @@
 """What is odd about a tool's definition, in words for the person who decides about it. A hint, never a proof.
 
-Looked at is what a model reads: the name, the title, the description, the annotations, and every string in the schemas, names of
-parameters, defaults, examples and constants among them. Each kind of oddity is told once, with where it was found first.
+Looked at is what a model may read: every string of the definition, names of parameters, defaults, examples and constants in its
+schemas, and what `_meta` or a member nobody knows says. Each kind of oddity is told once, with where it was found first.
 
 Time is linear in the length of the definition, and what is longer than `MOST_TEXT` is odd for that alone.
 """
@@ -38,7 +38,7 @@ _NOSY = frozenset(
     | {"environmentvariables", "sshprivatekey", "modelinstructions", "messagehistory"}
 )
 _MODELS = ("agent", "assistant", "chat", "llm", "model", "prompt", "bot", "conversation")  # tools about these may need them
-_MEMBERS = ("name", "title", "description", "annotations", "inputSchema", "outputSchema")
+_NOT_READ = ("icons", "execution")  # addresses of pictures, and how a call runs
 
 
 def flags(tool: dict[str, Any], others: Collection[str] = ()) -> list[str]:
@@ -47,7 +47,7 @@ def flags(tool: dict[str, Any], others: Collection[str] = ()) -> list[str]:
     name = tool["name"]
     for what in _of_name(name, frozenset(others)):
         found.setdefault(what, "")
-    texts = [(member, _text(tool.get(member))) for member in _MEMBERS]
+    texts = [(shown(member), _text(value)) for member, value in tool.items() if member not in _NOT_READ]
     most = MOST_TEXT
     if sum(len(text) for _, text in texts) > MOST_TEXT:
         found.setdefault("is too long to be looked at to its end", "")

@@ -11,13 +11,13 @@ from typing import Any
 import msgspec
 from blake3 import blake3
 
-MEMBERS = ("name", "title", "description", "inputSchema", "outputSchema", "annotations", "_meta")
+NOT_AGREED_TO = ("icons", "execution")  # a picture, and how a call runs; members nobody here knows reach clients, so are pinned
 UNREADABLE = ""  # the fingerprint of what has none: equal to no pin
 
 
 def fingerprint(tool: dict[str, Any]) -> str:
     """32 hex digits; `UNREADABLE` of what cannot be written as JSON."""
-    told = {member: tool[member] for member in MEMBERS if tool.get(member) is not None}
+    told = {member: value for member, value in tool.items() if value is not None and member not in NOT_AGREED_TO}
     try:
         return blake3(msgspec.json.encode(told, order="sorted")).hexdigest(16)
     except (TypeError, ValueError, RecursionError):  # UnicodeEncodeError is a ValueError

@@ -1,13 +1,14 @@
 """What a person is asked before a tool is called, and what their answer means.
 
 An elicitation of MCP, in form mode: the tool, what it may do, its arguments as JSON (without known secrets, without characters
-that are not seen, at most 500 of them), and a box to tick not to be asked again. Nothing but a plain yes is a yes.
+that are not seen, at most 500 of them, long ones cut), and a box to tick not to be asked again. Nothing but a plain yes is a yes.
 """
 
 from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable
+from itertools import islice
 from typing import Any, NamedTuple
 
 import msgspec
@@ -20,6 +21,9 @@ from rootlink.wire.tools import Access
 
 METHOD = "elicitation/create"
 SHOWN = 500  # characters of the arguments
+MOST_SHOWN = 12  # arguments, when they are cut
+CUT = "…"
+MORE = ", and {:,} more arguments that are not shown"
 FORMS_SINCE = "2025-06-18"
 REMEMBER = "remember"
 _SCHEMA = {
@@ -57,9 +61,19 @@ def params(tool: str, access: Access | None, arguments: dict[str, Any], redact: 
 
 
 def shown(arguments: dict[str, Any], redact: Callable[[str], str]) -> str:
-    text = redact(msgspec.json.encode(arguments).decode())[: SHOWN + 1]
-    text = "".join(_seen(character) for character in text)
-    return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
+    """All of them; or, if that is too long, of each as much as there is room for: none pushes the others out of sight."""
+    whole = _fit(redact(msgspec.json.encode(arguments).decode()), SHOWN)
+    if not whole.endswith(CUT):
+        return whole
+    each = [redact(msgspec.json.encode({name: value}).decode())[1:-1] for name, value in islice(arguments.items(), MOST_SHOWN)]
+    room = (SHOWN - len(MORE)) // len(each)
+    more = len(arguments) - len(each)
+    return "".join([", ".join(_fit(text, room - len(", ")) for text in each), MORE.format(more) if more else ""])
+
+
+def _fit(text: str, most: int) -> str:
+    seen = "".join(_seen(character) for character in text[: most + 1])
+    return seen if len(seen) <= most else f"{seen[: most - 1]}{CUT}"
 
 
 def _seen(character: str) -> str:

@@ -33,5 +33,5 @@ async def icon(call: Call) -> Response:
 ROUTES = [
     Route("GET", "/v1/catalog", every, "List connectors", answer=list[dict[str, Any]]),
     Route("GET", "/v1/catalog/{name}", one, "A connector: its fields, hosts, access, tools and variants", answer=dict[str, Any]),
-    Route("GET", "/v1/catalog/{name}/icon", icon, "A connector's icon (SVG)", answer=str),
+    Route("GET", "/v1/catalog/{name}/icon", icon, "A connector's icon (SVG)", answer=str, media="image/svg+xml"),
 ]

@@ -49,10 +49,10 @@ async def _tools(call: Call, connection: Connection) -> list[ToolView]:
 
 
 def _named(tools: list[ToolView], name: str, connection: Connection) -> ToolView:
-    """By its server's name or by the one that clients call."""
-    for tool in tools:
-        if name in (tool.tool, tool.name):
-            return tool
+    """By the name that clients call, or else by its server's: a server may call one tool as another's is called."""
+    known = {tool.tool: tool for tool in tools} | {tool.name: tool for tool in tools}
+    if name in known:
+        return known[name]
     raise NotFound(f"connection {connection.name!r} has no tool {name[:80]!r}; see: rootlink tools show {connection.name}")
 
 
