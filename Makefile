@@ -49,6 +49,7 @@ bench: install-test
 	@$(BIN)/python bench/hop.py
 	@$(BIN)/python bench/functions.py
 	@$(BIN)/python bench/gate.py
+	@$(BIN)/python bench/connect.py
 
 demo: install-test
 	@$(BIN)/python demo/main_path.py
