@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import msgspec
+
 from tests.harness.standin import Seen
 
 Answer = Callable[[Seen], tuple[int, Any]]
@@ -60,6 +62,8 @@ GITHUB_KEY = "ghp_" + "g00d" * 9
 def github(seen: Seen) -> tuple[int, Any]:
     if bearer(seen) != GITHUB_KEY:
         return 401, {"message": "Bad credentials", "documentation_url": "https://docs.github.com/rest", "status": "401"}
+    if path(seen) == "/mcp/":
+        return github_s_own_server(seen)
     if path(seen) == "/user":
         return 200, {"login": "octocat", "id": 583231, "type": "User", "name": "The Octocat"}
     if path(seen) == "/search/repositories":
@@ -93,6 +97,29 @@ def github(seen: Seen) -> tuple[int, Any]:
         }
         return 200, {"total_count": 1, "incomplete_results": False, "items": [found]}
     return 404, {"message": "Not Found", "status": "404"}
+
+
+def github_s_own_server(seen: Seen) -> tuple[int, Any]:
+    """MCP over HTTP, as little of it as one call takes."""
+    if seen.method != "POST":
+        return 405, {}
+    asked = msgspec.json.decode(seen.body)
+    schema = {"type": "object", "properties": {"query": {"type": "string"}}}
+    tool = {"name": "search_repositories", "inputSchema": schema, "annotations": {"readOnlyHint": True}}
+    results = {
+        "initialize": {
+            "protocolVersion": "2025-06-18",
+            "capabilities": {"tools": {}},
+            "serverInfo": {"name": "g", "version": "1"},
+        },
+        "tools/list": {"tools": [tool]},
+        "tools/call": {"content": [{"type": "text", "text": f"read only: {seen.headers.get('x-mcp-readonly')}"}]},
+    }
+    if "id" not in asked:
+        return 202, b""
+    if asked["method"] not in results:
+        return 200, {"jsonrpc": "2.0", "id": asked["id"], "error": {"code": -32601, "message": "Method not found"}}
+    return 200, {"jsonrpc": "2.0", "id": asked["id"], "result": results[asked["method"]]}
 
 
 SLACK_KEY = "xoxb-1234567890-good"
@@ -222,6 +249,21 @@ ALL = (
         ("github__search_repositories", {"query": "hello"}, "found by the stand-in"),
         "/search/repositories",
         github,
+    ),
+    Service(
+        "github",
+        "api.github.com",
+        "GITHUB_PERSONAL_ACCESS_TOKEN",
+        GITHUB_KEY,
+        "ghp_" + "wr0n" * 9,
+        "GitHub does not know this token: it is mistyped, expired or revoked.",
+        "octocat",
+        ("github__search_repositories", {"query": "hello"}, "read only: true"),
+        "/mcp/",
+        github,
+        variant="remote",
+        inputs={"read_only": True},
+        others=("api.githubcopilot.com",),
     ),
     Service(
         "slack",
