@@ -101,3 +101,25 @@ async def test_who_leaves_is_told_once_and_only_while_the_request_is_worked_on()
             writer.close()
             await gone.wait()
     assert left == ["left"]
+
+
+async def test_who_leaves_after_a_large_body_is_told() -> None:
+    """uvicorn stops reading while more than 64 KiB of a body wait to be taken, and a transport that does not read sees no end."""
+    gone, reading, working = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        reading.set()
+        while (await receive()).get("more_body"):
+            pass
+        on_leave(scope, gone.set)
+        working.set()
+        await gone.wait()
+
+    async with served(app) as (_, writer), asyncio.timeout(5):
+        size = 96 << 10
+        writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % size)
+        await reading.wait()
+        writer.write(b"x" * size)
+        await working.wait()
+        writer.close()
+        await gone.wait()

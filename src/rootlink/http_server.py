@@ -80,3 +80,5 @@ class ServerProtocol(HttpToolsProtocol):
 
     def _on_leave(self, tell: Callable[[], object] | None) -> None:
         self._leave = tell
+        if tell is not None:
+            self.flow.resume_reading()  # paused by a large body's last piece, the transport would not see the connection end
