@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-import msgspec
-
 from rootlink.catalog import address
 from rootlink.catalog.field import expand, variables
-from rootlink.catalog.manifest import Check, HttpCheck, Outcome, TcpCheck, ToolCheck
+from rootlink.catalog.manifest import Check, HttpCheck, TcpCheck, ToolCheck
 from rootlink.wire import checks as wire
 
 
@@ -49,11 +47,7 @@ def _http(check: HttpCheck, filled: dict[str, str]) -> wire.HttpCheck:
         method=check.method,
         headers={name: expand(value, filled) for name, value in check.headers.items()},
         body=None if check.body is None else expand(check.body, filled),
-        ok=[_outcome(one) for one in check.ok],
-        errors=[_outcome(one) for one in check.errors],
+        ok=check.ok,
+        errors=check.errors,
         severity=check.severity,
     )
-
-
-def _outcome(one: Outcome) -> wire.Outcome:
-    return msgspec.convert(one, wire.Outcome, from_attributes=True)

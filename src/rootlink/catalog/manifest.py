@@ -23,6 +23,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from rootlink.wire.checks import Outcome, Severity
+
 SCHEMA = "https://static.modelcontextprotocol.io/schemas/2025-12-11/server.schema.json"
 META = "dev.rootlink/v1"
 ENGINE_VARIABLES = {"files": "${{files}}", "state": "${{state}}"}  # as wire/mounts.py spells them
@@ -143,16 +145,6 @@ class Runtime(_Own, frozen=True, kw_only=True):
     session: Literal["shared", "client"] | None = None
 
 
-class Outcome(_Own, frozen=True, kw_only=True):
-    """As `wire/checks.py` has it: `json` are members by dotted path, the texts may show members of the answer as `{path}`."""
-
-    status: int | None = None
-    json: dict[str, Any] = {}
-    label: str | None = None
-    note: str | None = None
-    say: str | None = None
-
-
 class HttpCheck(_Own, frozen=True, kw_only=True, tag_field="type", tag="http"):
     """In `url`, `headers` and `body`, `{FIELD}` is the field's value. A check that needs a field without one is not made."""
 
@@ -164,7 +156,7 @@ class HttpCheck(_Own, frozen=True, kw_only=True, tag_field="type", tag="http"):
     body: str | None = None
     ok: list[Outcome] = []
     errors: list[Outcome] = []
-    severity: Literal["error", "warn"] = "error"
+    severity: Severity = "error"
 
 
 class TcpCheck(_Own, frozen=True, kw_only=True, tag_field="type", tag="tcp"):
@@ -174,7 +166,7 @@ class TcpCheck(_Own, frozen=True, kw_only=True, tag_field="type", tag="tcp"):
     title: str
     from_url: str
     error: str
-    severity: Literal["error", "warn"] = "error"
+    severity: Severity = "error"
 
 
 class ToolCheck(_Own, frozen=True, kw_only=True, tag_field="type", tag="tool"):
@@ -188,7 +180,7 @@ class ToolCheck(_Own, frozen=True, kw_only=True, tag_field="type", tag="tool"):
     label: str | None = None
     note: str | None = None
     error: str | None = None
-    severity: Literal["error", "warn"] = "error"
+    severity: Severity = "error"
 
 
 Check = HttpCheck | TcpCheck | ToolCheck

@@ -314,10 +314,6 @@ class Settings:
     def gate_socket(self) -> Path:
         return self.runtime_dir / "gate.sock"
 
-    @property
-    def doors_socket(self) -> Path:
-        return self.runtime_dir / "doors" / "doors.sock"
-
     def prepare(self) -> None:
         """Make the home and its directories, all 0700. Raises Unavailable when it can't."""
         try:

@@ -15,7 +15,7 @@ import msgspec
 Severity = Literal["error", "warn"]
 
 
-class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
+class Outcome(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """An answer that is expected, and what it means. It fits if the status (of HTTP) and every member of `json`, by dotted path,
     are equal. `label`: who we are to the service. `note`: what a person should know. `say`: what is wrong, for an error."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -237,6 +237,19 @@ MAIL = {"to": "ada@example.com", "subject": "hello", "text": "from the tests"}
 GOOGLE = "Google refused this key: The provided API key is invalid."
 ONE_QUERY, ONE_LOOKUP = "The check spent one query of the plan.", "The check made one geocoding request."
 
+MAPS = Service(
+    "google-maps",
+    "maps.googleapis.com",
+    "GOOGLE_MAPS_API_KEY",
+    MAPS_KEY,
+    "AIzaWrong9876543210",
+    GOOGLE,
+    None,
+    ("google-maps__maps_geocode", {"address": "Berlin"}, "Stand-in Street 1"),
+    "/maps/api/geocode/json",
+    maps,
+    notes=(ONE_LOOKUP,),
+)
 ALL = (
     Service(
         "github",
@@ -303,33 +316,8 @@ ALL = (
         brave,
         notes=(ONE_QUERY,),
     ),
-    Service(
-        "google-maps",
-        "maps.googleapis.com",
-        "GOOGLE_MAPS_API_KEY",
-        MAPS_KEY,
-        "AIzaWrong9876543210",
-        GOOGLE,
-        None,
-        ("google-maps__maps_geocode", {"address": "Berlin"}, "Stand-in Street 1"),
-        "/maps/api/geocode/json",
-        maps,
-        notes=(ONE_LOOKUP,),
-    ),
-    Service(
-        "google-maps",
-        "maps.googleapis.com",
-        "GOOGLE_MAPS_API_KEY",
-        MAPS_KEY,
-        "AIzaWrong9876543210",
-        GOOGLE,
-        None,
-        ("google-maps__maps_geocode", {"address": "Berlin"}, "Stand-in Street 1"),
-        "/maps/api/geocode/json",
-        maps,
-        variant="legacy",
-        notes=(ONE_LOOKUP,),
-    ),
+    MAPS,
+    replace(MAPS, variant="legacy"),
     Service(
         "resend",
         "api.resend.com",

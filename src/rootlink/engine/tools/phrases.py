@@ -79,16 +79,6 @@ _EARLIER = (
     " were given ",
 )
 _OTHERS = (
-    " any other ",
-    " every other ",
-    " all other ",
-    " other tool ",
-    " other tools ",
-    " any tool ",
-    " any tools ",
-    " every tool ",
-)
-_OTHERS_STRICT = (
     " any other tool",
     " every other tool",
     " all other tools",
@@ -198,7 +188,7 @@ RULES = (
             ),
         ),
     ),
-    Rule(COMES_FIRST, (_words("before prior"), (" call ", " run ", " use ", " invoke ", " using ", " calling "), _OTHERS_STRICT)),
+    Rule(COMES_FIRST, (_words("before prior"), (" call ", " run ", " use ", " invoke ", " using ", " calling "), _OTHERS)),
     Rule(STEERS, (_words("must always never instead"), _words("bcc cc recipient recipients email emails mail"), ("@",))),
     Rule(
         STEERS,
