@@ -70,6 +70,11 @@ class MountSpec(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class FunctionSpec(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`language` None: JavaScript, or TypeScript if only that compiles. `isolation`: `reuse` (None) keeps one locked-down isolate
+    for all runs, `fresh` gives each run one that nothing ran in. `concurrency`: runs at once, more wait; None: no limit of its
+    own. `tools`: names, or patterns with `*`, of the workspace's tools that `ctx.tools.call` may call; None: all of them, but
+    none for a connection's function."""
+
     name: str
     code: str
     description: str = ""
@@ -81,6 +86,10 @@ class FunctionSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     memory_mb: int | None = None
     env: dict[str, str] | None = None  # name in ctx.env → value with ${NAME}; None: every secret of the project
     egress: list[str] | None = None  # as MountSpec.egress
+    language: Literal["javascript", "typescript"] | None = None
+    isolation: Literal["reuse", "fresh"] | None = None
+    concurrency: int | None = None
+    tools: list[str] | None = None
 
 
 class Desired(msgspec.Struct, frozen=True, omit_defaults=True):

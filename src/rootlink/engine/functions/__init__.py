@@ -2,6 +2,7 @@
 
 host.py         FunctionHost, what the rest of the engine sees: deploy, invoke, list, runs, remove
 definition.py   what may be deployed, and what became of it: Function, its tool, its input's schema
+compiling.py    from a spec to a function that can run
 source.py       a body as one expression: what may trail it, and where it does not compile
 run.py          one run, as it is answered and kept
 ledger.py       functions, versions and runs in the engine's SQLite file

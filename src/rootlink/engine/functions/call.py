@@ -46,6 +46,7 @@ class Call:
     def __init__(self, operations: Callable[[Deliver], Operations] | None = None) -> None:
         self.outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self.logs: list[LogLine] = []
+        self.cpu_ms = 0.0
         self._make_operations = operations
         self._operations: Operations | None = None
         self.deliver: Deliver = _nowhere  # set by the worker that runs the call

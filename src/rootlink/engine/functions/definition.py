@@ -73,7 +73,8 @@ class Held:
         return min(self.timeout, MAX_CPU_SECS)
 
     def definition(self, *, check: bool) -> Definition:
-        return Definition(name=self.name, source=self.source, heap=self.memory_mb << 20, cpu=self.cpu, check=check)
+        fresh = self.spec.isolation == "fresh"
+        return Definition(name=self.name, source=self.source, heap=self.memory_mb << 20, cpu=self.cpu, check=check, fresh=fresh)
 
     @property
     def deployed(self) -> Deployed:

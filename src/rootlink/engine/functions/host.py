@@ -19,6 +19,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from rootlink.engine.functions.call import Call
+from rootlink.engine.functions.compiling import Compiler
 from rootlink.engine.functions.definition import Deployed, Function, Held, check
 from rootlink.engine.functions.environment import SecretMissing, environment
 from rootlink.engine.functions.isolates.frames import WorkerLimits
@@ -26,8 +27,7 @@ from rootlink.engine.functions.ledger import KEPT_RUNS, Ledger
 from rootlink.engine.functions.operations import Deliver, Operations, Outbound
 from rootlink.engine.functions.pool import Pool
 from rootlink.engine.functions.run import LogLine, Run, failed, timestamp
-from rootlink.engine.functions.source import HINT, as_script, as_statements, check_size, complaint, readings
-from rootlink.errors import Invalid, NotFound, RateLimited, Unavailable
+from rootlink.errors import NotFound, RateLimited, Unavailable
 from rootlink.redaction import Redactor
 from rootlink.wire.mounts import FunctionSpec
 
@@ -35,7 +35,6 @@ __all__ = ["Deployed", "Function", "FunctionHost", "Run"]
 
 MAX_INPUT_BYTES: Final = 4 << 20
 MAX_IN_FLIGHT: Final = 1000
-PROBE_SECS: Final = 0.5
 
 
 Functions: TypeAlias = list[Function]  # inside the class `list` is its method
@@ -51,6 +50,7 @@ class FunctionHost:
         self._outbound = outbound
         self._ledger = Ledger(db)
         self._pool = Pool(limits or WorkerLimits())
+        self._compiler = Compiler(self._pool, self._next_handle)
         self._deploying = asyncio.Lock()
         self._in_flight: set[asyncio.Task[Any]] = set()
         self._closed = False
@@ -74,49 +74,14 @@ class FunctionHost:
     async def deploy(self, ws: str, spec: FunctionSpec, *, connection: str | None = None) -> Deployed:
         """A new function, or the next version of one. Raises Invalid: what is wrong, or where it does not compile."""
         check(spec)
-        check_size(spec.code)
         async with self._deploying:
-            held = await self._compile(ws, spec, connection)
+            held = await self._compiler.compile(ws, spec, self._ledger.next_version(ws, spec.name), connection)
             self._ledger.put(held)
             replaced = self._held.get((ws, spec.name))
             self._held[ws, spec.name] = held
         if replaced is not None:
             self._pool.forget(replaced)
         return held.deployed
-
-    async def _compile(self, ws: str, spec: FunctionSpec, connection: str | None) -> Held:
-        version = self._ledger.next_version(ws, spec.name)
-        first = ""
-        for source in readings(spec.code):
-            held = Held(self._next_handle(), ws, spec, source, version, connection, timestamp(time.time()))
-            words = await self._pool.check(held)
-            if not words:
-                await self._probe(held)
-                return held
-            first = first or complaint(words, source.count("\n") + 1)
-        return await self._compile_script(ws, spec, connection, first)
-
-    async def _compile_script(self, ws: str, spec: FunctionSpec, connection: str | None, first: str) -> Held:
-        """The body as statements whose last one is the function. Raises Invalid with `first`, what else was wrong."""
-        version, now = self._ledger.next_version(ws, spec.name), timestamp(time.time())
-        statements = Held(self._next_handle(), ws, spec, as_statements(spec.code), version, connection, now)
-        wrong = await self._pool.check(statements)
-        self._pool.forget(statements)
-        if wrong:
-            raise Invalid(first)
-        held = Held(self._next_handle(), ws, spec, as_script(spec.code, spec.name), version, connection, now)
-        outcome = await self._pool.run(held, Call(), None, PROBE_SECS)
-        if outcome.status != "ok" or outcome.output != "function":
-            self._pool.forget(held)
-            raise Invalid(first)
-        return held
-
-    async def _probe(self, held: Held) -> None:
-        """Refuse a body that is plainly no function. One that can't be told in time, or throws, is judged when it runs."""
-        outcome = await self._pool.run(held, Call(), None, PROBE_SECS)
-        if outcome.status == "ok" and outcome.output not in ("function", "thrown"):
-            self._pool.forget(held)
-            raise Invalid(f"the code evaluates to a value of type {outcome.output}, not to a function; {HINT}")
 
     # what is there
 
@@ -209,6 +174,7 @@ class FunctionHost:
                     trigger=trigger,
                     input_bytes=input_bytes,
                     output_bytes=outcome.output_bytes,
+                    cpu_ms=call.cpu_ms,
                 ),
             )
         return run

@@ -34,6 +34,7 @@ FORK_SECS: Final = 10.0
 ACKNOWLEDGE_SECS: Final = 2.0  # for a worker to answer a cancel; then it is taken for hung
 DRAIN_SECS: Final = 2.0  # for the calls left in a wedged worker
 BLAME_SECS: Final = 5.0
+MAX_CPU_MICROSECONDS: Final = 10**12  # what a worker says is not believed beyond it
 _PROGRAM: Final = Path(__file__).parent / "isolates" / "zygote.py"
 _PID: Final = struct.Struct("<I")
 
@@ -157,6 +158,7 @@ class Worker(asyncio.Protocol):
             FromWorker.EVENTS: self._events,
             FromWorker.ENDED: self._ended,
             FromWorker.RETIRE: self._retire,
+            FromWorker.SPENT: self._spent,
         }
         self.retired = False
 
@@ -266,6 +268,11 @@ class Worker(asyncio.Protocol):
         found = self._calls.get(call)
         if found is not None and found[0].handle == function:
             found[1].settle(outcome_of(ending, found[0]))
+
+    def _spent(self, function: int, call: int, body: bytes) -> None:
+        found = self._calls.get(call)
+        if found is not None and found[0].handle == function:
+            found[1].cpu_ms = min(int(body), MAX_CPU_MICROSECONDS) / 1000
 
     def _retire(self, function: int, call: int, body: bytes) -> None:
         if not self.retired:

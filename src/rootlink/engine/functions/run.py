@@ -24,6 +24,15 @@ class LogLine(msgspec.Struct, frozen=True):
     time: str
 
 
+class Denied(msgspec.Struct, frozen=True):
+    """A host that the run was refused, `count` times. `message`: what the body was told."""
+
+    host: str
+    port: int | None
+    message: str
+    count: int = 1
+
+
 class Outcome(msgspec.Struct, frozen=True):
     """How a call ended. `error` is {name, message, stack} unless `status` is ok. `output_bytes` is of its JSON."""
 
@@ -34,7 +43,8 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 class Run(msgspec.Struct, frozen=True):
-    """`duration_ms` is wall time, `started_at` RFC 3339 in UTC. Of the input only the size of its JSON is kept."""
+    """`duration_ms` is wall time, `cpu_ms` of its isolate alone, `started_at` RFC 3339 in UTC. Of the input only the size of its
+    JSON is kept. `trigger`: api, mcp, tool (another function), cron or webhook."""
 
     run_id: str
     function: str
@@ -48,6 +58,9 @@ class Run(msgspec.Struct, frozen=True):
     trigger: str
     input_bytes: int = 0
     output_bytes: int = 0
+    cpu_ms: float = 0.0
+    denied: list[Denied] = []
+    tool_calls: int = 0
 
 
 def failed(name: str, message: str, *, status: Status = "error", stack: str = "") -> Outcome:

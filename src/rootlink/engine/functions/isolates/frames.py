@@ -8,7 +8,7 @@ Every frame is a header of 21 bytes and a body. The header says how long the bod
     FORGET   function                                      EVENTS   function        lines `<call> <JSON of an event>`
     INVOKE   function, call  JSON for the prelude          ENDED    function, call  an `Ending`: stopped, not done
     PROBE    function, call                                RETIRE   function        wedged or too fat: no more work, then kill
-    DELIVER  function, call  `<operation> <JSON>`
+    DELIVER  function, call  `<operation> <JSON>`        SPENT    function, call  microseconds of CPU; just before a call's end
     CANCEL   function, call                                (answered by ENDED or by the call's own last event)
 
 What a worker sends is untrusted: V8 may have been taken over by the code it runs.
@@ -39,6 +39,7 @@ class FromWorker(IntEnum):
     EVENTS = 2
     ENDED = 3
     RETIRE = 4
+    SPENT = 5
 
 
 class Ending(StrEnum):
@@ -55,13 +56,15 @@ class Ending(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """A function for a worker. `heap` in bytes, `cpu` in seconds of one stretch. `check`: compile now and answer DEFINED."""
+    """A function for a worker. `heap` in bytes, `cpu` in seconds of one stretch. `check`: compile now and answer DEFINED.
+    `fresh`: each call in an isolate of its own, ended after it."""
 
     name: str
     source: str
     heap: int
     cpu: float
     check: bool
+    fresh: bool = False
 
 
 @dataclass(frozen=True, slots=True)
