@@ -10,7 +10,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 
-.PHONY: help install install-test up down test lint types format bench demo lock
+.PHONY: help install install-test install-bench up down test lint types format bench demo lock
 
 help:
 	@sed -n 's/^#   /  /p' Makefile
@@ -20,6 +20,9 @@ install:
 
 install-test:
 	@scripts/install test
+
+install-bench:
+	@scripts/install bench
 
 up: install
 	@$(BIN)/rootlink up
@@ -44,7 +47,7 @@ format: install-test
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
-bench: install-test
+bench: install-bench
 	@$(BIN)/python bench/main_path.py
 	@$(BIN)/python bench/hop.py
 	@$(BIN)/python bench/functions.py

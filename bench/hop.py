@@ -25,10 +25,8 @@ What each line means
 from __future__ import annotations
 
 import argparse
-import fcntl
 import json
 import os
-import shutil
 import socket
 import statistics
 import subprocess
@@ -47,12 +45,12 @@ import psutil
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from bench.peers import NODE_HOME, installed
 from tests.harness.instance import Instance, eventually, script
-from tests.harness.node import NODE, NPM
+from tests.harness.node import NODE
 
 BENCH = ROOT / "bench"
-SERVER, CLIENT, LOCK = BENCH / "server.py", BENCH / "hop_client.py", BENCH / "hop_node"
-NODE_HOME = ROOT / ".tests" / "bench-node"
+SERVER, CLIENT = BENCH / "server.py", BENCH / "hop_client.py"
 CORES = 2
 ERAS = ("session", "stateless")
 NAMES = {"session": "2025-11-25", "stateless": "2026-07-28"}
@@ -312,22 +310,6 @@ def npm_ways(stack: ExitStack) -> list[Way]:
     at = f"http://127.0.0.1:{port}/mcp"
     spent = {"proxy": proxy}
     return [Way(f"  mcp-proxy (npm), stdio, {NAMES[era]}", told(at, asked("/mcp", era)), spent, "pipe") for era in ERAS]
-
-
-def installed() -> None:
-    """mcp-proxy as `hop_node`'s lock has it, once."""
-    NODE_HOME.mkdir(parents=True, exist_ok=True)
-    lock, done = (LOCK / "package-lock.json").read_bytes(), NODE_HOME / ".installed"
-    with (NODE_HOME / ".lock").open("w") as guard:
-        fcntl.flock(guard, fcntl.LOCK_EX)
-        if done.exists() and done.read_bytes() == lock:
-            return
-        print("mcp-proxy is being installed …", flush=True)
-        for name in ("package.json", "package-lock.json"):
-            shutil.copy(LOCK / name, NODE_HOME / name)
-        command = [NODE, NPM, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-        subprocess.run(command, cwd=NODE_HOME, check=True, capture_output=True, timeout=300)
-        done.write_bytes(lock)
 
 
 def direct_ways(url: str) -> dict[str, Way]:

@@ -28,7 +28,7 @@ def test_no_file_names_a_package_registry() -> None:
     assert found == []
 
 
-@pytest.mark.parametrize("lock", ["run", "test"])
+@pytest.mark.parametrize("lock", ["run", "test", "bench"])
 def test_a_lock_pins_every_package_with_hashes_and_holds_no_host(lock: str) -> None:
     text = (ROOT / "requirements" / f"{lock}.txt").read_text()
     entries = re.split(r"\n(?=\S)", text.rstrip("\n"))
