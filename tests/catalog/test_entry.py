@@ -16,10 +16,12 @@ from tests.catalog.test_rules import (
     ARGUMENT,
     ENV,
     FUNCTION,
+    IDENTITY,
     LOCK,
     MCP,
     OWN,
     PACKAGE,
+    PROVIDED,
     REMOTE,
     SIGNED,
     changed,
@@ -232,6 +234,17 @@ def test_a_sign_in_names_its_grant_after_the_connection_and_comes_back_here() ->
         assert oauth is not None
         assert (oauth.secret, oauth.redirect, oauth.scopes) == (grant, "http://here/oauth/callback", ["read"])
         assert (oauth.client_id, oauth.client_secret) == ("me", "${CLIENT_SECRET}")
+
+
+def test_a_client_that_signs_in_by_itself_comes_back_nowhere() -> None:
+    auth = PROVIDED | {"identity": IDENTITY, "privateKey": "{CLIENT_SECRET}", "assertion": "{CLIENT_SECRET}"}
+    signed = changed(changed(SIGNED, (*OWN, "auth"), auth), (*OWN, "egress", "hosts"), ["mcp.example.com", "idp.example.com"])
+    entry = Entry(made(signed))
+    desired = entry.desired("sample", {"CLIENT": "me"}, {"CLIENT_SECRET": "MINE"}, redirect="http://here/oauth/callback")["mount"]
+    oauth = msgspec.convert(desired, MountSpec).oauth
+    assert oauth is not None and oauth.identity is not None
+    assert (oauth.redirect, oauth.private_key, oauth.assertion) == ("", "${MINE}", "${MINE}")
+    assert (oauth.identity.token_endpoint, oauth.identity.id_token) == ("https://idp.example.com/token", "${MINE}")
 
 
 def test_checks_name_secrets_and_never_hold_them(mcp: Entry) -> None:

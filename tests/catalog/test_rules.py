@@ -121,6 +121,9 @@ SIGNED: Json = {
     },
 }
 
+IDENTITY: Json = {"tokenEndpoint": "https://idp.example.com/token", "clientId": "us", "idToken": "{CLIENT_SECRET}"}
+PROVIDED: Json = {"kind": "oauth", "clientId": "{CLIENT}", "clientSecret": "{CLIENT_SECRET}", "unattended": True}
+
 ICON = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 24 24"><path d="M1 1h9" fill="#abc"/></svg>'
 
 FUNCTION: Json = {
@@ -267,6 +270,10 @@ BROKEN: dict[str, list[tuple[str, Callable[[], Folder]]]] = {
         ("a header of the connection's", lambda: far("remotes", 0, "headers", 0, "name", to="Host")),
         ("a client from nowhere", lambda: signed(*OWN, "auth", "clientId", to="{NOBODY}")),
         ("a client's secret that is shown", lambda: signed(*OWN, "auth", "clientSecret", to="{CLIENT}")),
+        ("a client's key that is shown", lambda: signed(*OWN, "auth", "privateKey", to="{CLIENT}")),
+        ("a client by itself, with nothing", lambda: signed(*OWN, "auth", to={"kind": "oauth", "unattended": True})),
+        ("an assertion where a person signs in", lambda: signed(*OWN, "auth", "assertion", to="{CLIENT_SECRET}")),
+        ("an identity provider elsewhere", lambda: signed(*OWN, "auth", to=PROVIDED | {"identity": IDENTITY})),
     ],
     "package": [
         ("an option as a name", lambda: mcp(*PACKAGE, "identifier", to="--registry=x")),

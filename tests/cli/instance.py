@@ -80,6 +80,10 @@ class Instance:
         self.connections: list[dict[str, Any]] = []
         self.mounts: list[dict[str, Any]] = []
         self.functions: dict[str, dict[str, Any]] = {}
+        self.versions: dict[str, list[int]] = {}
+        self.runs: dict[str, list[dict[str, Any]]] = {}
+        self.outcome: dict[str, Any] | None = None  # of the next invocations
+        self.refuses: str | None = None  # what is wrong with the next code
         self.decisions: list[dict[str, Any]] = []
         self.log = ["one\n", "two\n"]
         self.tools = TOOLS
@@ -155,7 +159,12 @@ class Instance:
             ("PUT", f"{ws}/functions", self.deploy),
             ("DELETE", ws + r"/functions/(\w+)", lambda name, body: self.functions.pop(name) and None),
             ("POST", ws + r"/functions/(\w+)/invoke", self.invoke),
-            ("GET", ws + r"/functions/(\w+)/runs", lambda name, body: []),
+            ("GET", ws + r"/functions/(\w+)/runs", lambda name, body: self.runs.get(name, [])),
+            ("GET", ws + r"/functions/(\w+)/runs/(\w+)", self.one_run),
+            ("GET", ws + r"/functions/(\w+)", lambda name, body: self.functions[name]),
+            ("GET", ws + r"/functions/(\w+)/versions", self.function_versions),
+            ("GET", ws + r"/functions/(\w+)/versions/(\d+)", lambda name, version, body: self.functions[name]),
+            ("POST", ws + r"/functions/(\w+)/rollback", self.roll_back),
         ]
 
     @staticmethod
@@ -262,12 +271,30 @@ class Instance:
         return {"installed": True, "server_count": len(self.mounts), "tool_count": 3, "tools_list_changed_notified": 0}
 
     def deploy(self, body: Any) -> Any:
+        if self.refuses is not None:
+            raise Refusal(400, "invalid", self.refuses)
         if "syntax" in body["code"]:
             raise Refusal(400, "invalid", "the body does not compile: SyntaxError: Unexpected token (1:3)")
         self.functions[body["name"]] = {"name": body["name"], "version": 1, "tool": f"function__{body['name']}", **body}
         return {"name": body["name"], "version": 1, "tool": f"function__{body['name']}"}
 
+    def one_run(self, name: str, run_id: str, body: Any) -> Any:
+        found = [run for run in self.runs[name] if run["run_id"] == run_id]
+        if not found:
+            raise Refusal(404, "not_found", f"no run {run_id!r}")
+        return found[0]
+
+    def function_versions(self, name: str, body: Any) -> Any:
+        live = self.functions[name]["version"]
+        return [{"version": one, "deployed_at": f"at-{one}", "live": one == live} for one in self.versions[name]]
+
+    def roll_back(self, name: str, body: Any) -> Any:
+        self.functions[name]["version"] = body["version"] or self.functions[name]["version"] - 1
+        return {"name": name, "version": self.functions[name]["version"], "tool": f"function__{name}"}
+
     def invoke(self, name: str, body: Any) -> Any:
+        if self.outcome is not None:
+            return self.outcome
         if name == "thrower":
             error = {"name": "TypeError", "message": "no\nsuch thing", "stack": "…"}
             return {"run_id": "r2", "status": "error", "output": None, "error": error, "logs": [], "duration_ms": 1}

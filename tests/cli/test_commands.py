@@ -133,7 +133,9 @@ def test_a_function_is_deployed_invoked_and_deleted(run: Run, instance: Instance
 
 
 def test_a_function_that_throws_is_exit_1_with_its_error(run: Run, instance: Instance) -> None:
-    assert run("function", "invoke", "thrower") == (1, "", "rootlink: error: TypeError: no such thing\n")
+    told = run("function", "invoke", "thrower")
+    assert (told.code, told.out) == (1, "")
+    assert told.err.startswith("rootlink: error: TypeError: no such thing\n")
 
 
 def test_a_function_that_does_not_compile_is_refused(run: Run, instance: Instance) -> None:

@@ -31,13 +31,14 @@ from rootlink.engine.rpc import RpcError
 from rootlink.errors import EgressBlocked, RootlinkError
 from rootlink.redaction import Redactor
 from rootlink.wire.engine import EgressPolicy, EngineConfig, InstallEvent, SignedIn
-from rootlink.wire.mounts import Desired, MountSpec, OAuth, Step
+from rootlink.wire.mounts import Desired, Identity, MountSpec, OAuth, Step
 from tests.harness.calls import Told
 
 MOUNT = "conf"
 CALLER = Caller("main", "conformance", frozenset({"use", "manage"}))
 REDIRECT = "http://127.0.0.1:3999/oauth/callback"
 DOCUMENT = "https://conformance-test.local/client-metadata.json"  # the one the suite knows
+UNATTENDED = ("auth/client-credentials", "auth/wif", "auth/enterprise")  # nobody signs in
 ROUNDS = 4  # ports that an operator allows one after the other, pages opened for one call
 URL_REQUIRED = -32042
 
@@ -67,9 +68,16 @@ class Driver:
         """Raises RootlinkError."""
         oauth = None
         if self.scenario.startswith("auth/"):
-            alone = "client-credentials" in self.scenario
             id = self.context.get("client_id") or (DOCUMENT if self.scenario == "auth/basic-cimd" else None)
-            oauth = OAuth("GRANT", "" if alone else REDIRECT, client_id=id, client_secret=self.context.get("client_secret"))
+            oauth = OAuth(
+                "GRANT",
+                "" if self.scenario.startswith(UNATTENDED) else REDIRECT,
+                client_id=id,
+                client_secret=self.context.get("client_secret"),
+                private_key=self.context.get("private_key_pem"),
+                assertion=self.context.get("valid_jwt"),
+                identity=self._identity(),
+            )
         spec = MountSpec(MOUNT, "http", endpoint=self.url, oauth=oauth)
         self.allow()
         for _ in range(ROUNDS):
@@ -88,6 +96,11 @@ class Driver:
                 await self.sign_in()
             elif not self.allow():
                 raise RootlinkError(failed["message"])
+
+    def _identity(self) -> Identity | None:
+        if "idp_id_token" not in self.context:
+            return None
+        return Identity(self.context["idp_token_endpoint"], self.context["idp_client_id"], self.context["idp_id_token"])
 
     async def sign_in(self) -> None:
         """As `rootlink sign-in` does. Raises RootlinkError."""

@@ -41,7 +41,7 @@ CONTROLS = [
     Control(
         "tests/e2e/test_canary.py::test_a_secret_is_found_nowhere_but_in_its_child",
         "src/rootlink/redaction.py",
-        "return self._pattern.sub(lambda found: self._marks.get(found.group().lower(), MARK), text)",
+        'return "".join([*pieces, text[end:]])',
         "return text",
         "Nothing takes known secrets out of logs, runs and errors.",
     ),

@@ -182,13 +182,23 @@ def test_a_success_that_is_an_error_comes_as_its_server_sent_it_and_a_check_call
         said = clean.call("slack__slack_list_channels")
         assert not said.get("isError")
         assert [msgspec.json.decode(block["text"]) for block in said["content"]] == [{"ok": False, "error": "invalid_auth"}]
+        eventually(lambda: "succeeded with an error inside: invalid_auth" in (shown(clean) or ""), what="the state")
+        assert (shown(clean) or "").startswith("the last call of slack_list_channels (")
         assert clean.project("POST", "/connections/slack/check").data["error"] == "Slack does not know this token."
     finally:
         stand.answer = service.answer
+    clean.call("slack__slack_list_channels")
+    eventually(lambda: shown(clean) is None, what="the state, when a call went well")
     clean.project("DELETE", "/egress/slack.com")
     closed = clean.call("slack__slack_list_channels")
     assert "egress blocked: host 'slack.com' is not in this project's outbound allowlist" in str(closed["content"])
     assert "fetch failed" in str(closed["content"])
+
+
+def shown(instance: Instance) -> str | None:
+    """What is wrong with the connection, for whoever looks at it."""
+    found: str | None = instance.project("GET", "/connections/slack").data["error"]
+    return found
 
 
 async def test_a_servers_json_rpc_error_is_told_as_one(clean: Instance, world: World) -> None:

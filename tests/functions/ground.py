@@ -39,13 +39,22 @@ class Answer:
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
     url: str = "https://api.example/"
+    reason: str = "OK"
+    source: AsyncIterator[bytes] | None = None  # the body, as it comes; then `body` is not looked at
 
     @property
     def content(self) -> Answer:
         return self
 
     async def iter_any(self) -> AsyncIterator[bytes]:
-        yield self.body
+        if self.source is None:
+            yield self.body
+            return
+        try:
+            async for part in self.source:
+                yield part
+        finally:
+            await self.source.aclose()  # type: ignore[attr-defined]
 
     def close(self) -> None:
         return None

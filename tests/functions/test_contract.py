@@ -208,7 +208,10 @@ async def test_nothing_else_of_the_host_is_there(stage: Stage) -> None:
     ]
     body = f"async () => [{', '.join(f'typeof {name}' for name in names)}]"
     assert await stage.output(body) == ["undefined"] * len(names)
-    assert await stage.output("async () => { try { return await import('fs') } catch (e) { return 'refused' } }") == "refused"
+    assert (
+        await stage.output("async () => { try { return await eval('im' + 'port(`fs`)') } catch (e) { return 'refused' } }")
+        == "refused"
+    )
 
 
 async def test_what_a_source_does_not_mention_it_can_still_reach_by_escape_or_eval(stage: Stage) -> None:

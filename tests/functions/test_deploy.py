@@ -45,7 +45,6 @@ async def test_what_trails_the_expression_in_a_file_is_tolerated(stage: Stage, c
         "let a = 1",
         "const a = 1; a",
         "while (true); () => 1",
-        "export default () => 1",
         "async () => { with ({}) {} }",
         "async () => {",
         "async () => { let a; let a }",
@@ -102,6 +101,16 @@ async def test_a_syntax_error_on_the_first_line_has_the_authors_column(stage: St
 async def test_a_body_that_is_plainly_no_function_is_refused(stage: Stage, code: str, kind: str) -> None:
     with pytest.raises(Invalid, match=f"a value of type {kind}, not to a function"):
         await stage.deploy(code)
+
+
+async def test_statements_without_a_function_at_their_end_are_refused_by_what_they_give(stage: Stage) -> None:
+    with pytest.raises(Invalid, match="its last statement gives a value of type number, not a function; write: export default"):
+        await stage.deploy("const a = 1; a")
+
+
+async def test_of_several_readings_the_complaint_is_of_the_one_that_got_furthest(stage: Stage) -> None:
+    with pytest.raises(Invalid, match=r"Unexpected token '\*' at line 3, column 13: return x \+\* 2;"):
+        await stage.deploy("const x = 1;\nasync () => {\n  return x +* 2;\n}")
 
 
 async def test_a_body_whose_evaluation_throws_or_never_ends_is_judged_when_it_runs(stage: Stage) -> None:

@@ -83,6 +83,33 @@ async def test_cpu_is_limited_apart_from_time(stage: Stage) -> None:
     assert run.duration_ms < 2000
 
 
+WORK = "for (let i = 0, x = 1; i < n; i++) x = (x * 31 + i) | 0;"  # so much work, not so much time: others use this machine, too
+WAIT = "await new Promise((done) => setTimeout(done, 100));"
+MUCH = 60_000_000  # some 60 to 100 ms
+
+
+@pytest.mark.parametrize("isolation", ["reuse", "fresh"])
+async def test_the_cpu_of_a_call_is_told(stage: Stage, isolation: str) -> None:
+    waited = await stage.run(f"async (n) => {{ {WAIT} }}", isolation=isolation)
+    assert 0 < waited.cpu_ms < 10
+    once = await stage.run(f"async (n) => {{ {WORK} }}", MUCH, isolation=isolation)
+    assert 20 < once.cpu_ms < once.duration_ms + 5
+    thrice = await stage.run(f"async (n) => {{ {WORK} {WAIT} {WORK} await null; {WORK} throw 1 }}", MUCH, isolation=isolation)
+    assert thrice.status == "error"
+    assert 2 * once.cpu_ms < thrice.cpu_ms < thrice.duration_ms - 90
+    looped = await stage.run("() => { while (true); }", timeout_ms=200, isolation=isolation)
+    assert looped.status == "timeout"
+    assert 20 < looped.cpu_ms < 500
+
+
+async def test_the_cpu_of_one_call_is_not_counted_for_another_in_the_same_isolate(stage: Stage) -> None:
+    await stage.deploy(f"async (n) => {{ if (n) {{ {WORK} }} else {{ {WAIT} {WAIT} }} }}")
+    await stage.host.invoke("main", "f", MUCH)
+    waited, *worked = await asyncio.gather(*(stage.host.invoke("main", "f", n) for n in (0, MUCH, MUCH, MUCH)))
+    assert waited.cpu_ms < 10
+    assert all(run.cpu_ms > 20 for run in worked), worked
+
+
 BOMBS = {
     "array": "() => { const a = []; for (;;) a.push(new Array(1000).fill(1.5)) }",
     "objects after an await": "async () => { await null; const a = []; for (;;) a.push({ a }) }",
@@ -135,10 +162,10 @@ async def test_request_bodies_together_are_capped(stage: Stage) -> None:
 
 async def test_a_response_over_its_limit_is_an_error_of_the_fetch(stage: Stage) -> None:
     async def large(asked: Asked) -> Answer:
-        return Answer(body=b"x" * ((4 << 20) + 1))
+        return Answer(body=b"x" * ((16 << 20) + 1))
 
     stage.out.network = large
-    answer = await stage.run("async () => { await fetch('https://api.example/') }")
+    answer = await stage.run("async () => { await (await fetch('https://api.example/')).arrayBuffer() }")
     assert answer.status == "error"
 
 

@@ -183,6 +183,53 @@ class Tap:
 
 
 @contextmanager
+def front(name: str, port: int, authority: Authority) -> Iterator[StandIn]:
+    """TLS in front of a plain server at `port` of loopback. `away` goes for connections that are open, too."""
+    context = authority.context(name)
+    listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+    here = StandIn(name, listener.getsockname()[1], authority.ca, lambda seen: (500, {}))
+
+    def copy(source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while (some := source.recv(65536)) and not here.away:
+                sink.sendall(some)
+        for end in (source, sink):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def talk(client: socket.socket) -> None:
+        with (
+            suppress(OSError),
+            context.wrap_socket(client, server_side=True) as plain,
+            socket.create_connection(("127.0.0.1", port)) as far,
+        ):
+            back = threading.Thread(target=copy, args=(far, plain), daemon=True)
+            back.start()
+            copy(plain, far)
+            back.join()
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                here.connections += 1
+                if here.away:
+                    client.close()
+                else:
+                    threading.Thread(target=talk, args=(client,), daemon=True).start()
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield here
+    finally:
+        with suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join()
+
+
+@contextmanager
 def tap(connect: Callable[[], socket.socket]) -> Iterator[Tap]:
     """A port of loopback whose connections go on to `connect()`, and are written down on the way."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=512)

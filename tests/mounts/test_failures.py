@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from rootlink.engine.mounts import failures, launch
 from rootlink.engine.mounts.mount import Mount
 from rootlink.engine.mounts.supervisor import Mounts
 from rootlink.engine.rpc import RpcError
-from rootlink.errors import UpstreamFailed
+from rootlink.errors import Unavailable, UpstreamFailed
 from rootlink.wire.engine import EgressPolicy
 from rootlink.wire.mounts import MountSpec
 from tests.engine.held import ADA, Mounted, dispatch
@@ -90,10 +92,24 @@ async def test_tools_list_that_is_not_answered_is_told_as_that_with_what_was_ref
     assert await start(mounts, ingate, spec) == f"{EVIL}\n{words}"
 
 
-async def test_a_mount_put_back_whose_tools_list_fails_shows_it(mounts: Mounts) -> None:
-    mount = mounts.restore("main", failing("list_error"))
+STARTS = [
+    ("exits", "failing ended with exit code 1 before it answered "),
+    ("list_error", "failing started, but answered tools/list with an error: fetch failed"),
+    ("list_hangs", "failing was not ready within 1 s; it started, but did not answer tools/list"),
+]
+
+
+@pytest.mark.parametrize(("mode", "words"), STARTS)
+async def test_a_mount_put_back_that_does_not_start_shows_why_and_so_does_a_call(
+    mounts: Mounts, ingate: InGate, mode: str, words: str
+) -> None:
+    mount = mounts.restore("main", msgspec.structs.replace(failing(mode), timeout_secs=1))
     await until(lambda: mount.error, "it failed")
-    assert mount.error == "failing started, but answered tools/list with an error: fetch failed"
+    assert mount.shown == mount.error and mount.error is not None and words in mount.error
+    if mode == "exits":
+        assert mount.error.endswith("starting up | SLACK_BOT_TOKEN must be set")
+    with pytest.raises((Unavailable, UpstreamFailed), match=re.escape(words)):
+        await mount.request("tools/call", {"name": "fine"})
 
 
 @pytest.mark.parametrize(("mode", "words"), [("error", "failed: fetch failed"), ("hangs", "was not answered")])
@@ -141,6 +157,11 @@ CONFESSIONS = [
     ({"error": {"message": "no such thing", "code": 1}}, "no such thing"),
     ({"ok": True, "error": "x"}, None),
     ({"ok": 0, "error": "x"}, None),
+    ({"success": False, "error": "no such table"}, "no such table"),
+    ({"success": False, "message": "no such table"}, "no such table"),
+    ({"success": False}, None),
+    ({"success": True, "error": "x"}, None),
+    ({"error": None}, None),
     ({"error": "x", "data": []}, None),
     ({}, None),
     (["error"], None),
@@ -154,6 +175,74 @@ def test_a_success_is_an_error_if_it_says_so_or_says_nothing_else(said: Any, wor
     assert failures.confession(said) == words
     text = rpc.raw({"content": [{"type": "text", "text": json.dumps(said)}]})
     assert failures.words(text) == words
+
+
+TEXTS = [
+    ('Error: relation "shop" does not exist', 'relation "shop" does not exist'),
+    ("ERROR: permission denied", "permission denied"),
+    ("Error: one line of a log\nand another", None),
+    ("Errors: none", None),
+    ("error: a word in lower case begins many a text", None),
+    ("Error:", None),
+    ("Error: " + "x" * 600, None),
+]
+
+
+@pytest.mark.parametrize(("said", "words"), TEXTS)
+def test_a_text_that_is_one_line_of_an_error_is_one(said: str, words: str | None) -> None:
+    assert failures.words(rpc.raw({"content": [{"type": "text", "text": said}]})) == words
+    assert failures.words(rpc.raw({"content": [{"type": "text", "text": said}] * 2})) is None
+
+
+def test_structured_content_that_is_an_error_is_one_too() -> None:
+    said = {"ok": False, "error": "not_authed"}
+    assert failures.words(rpc.raw({"content": [], "structuredContent": said})) == "not_authed"
+    wrapped = {"content": [{"type": "text", "text": json.dumps(said)}], "structuredContent": {"result": json.dumps(said)}}
+    assert failures.words(rpc.raw(wrapped)) == "not_authed"
+    assert failures.words(rpc.raw({"content": [], "structuredContent": {**said, "rows": ["x" * 5000]}})) is None, "too long"
+
+
+# what the state of a server shows of its latest call
+
+SHOWN = [
+    ("rpc", "was answered with an error (-32050): no: key=[secret KEY]"),
+    ("is_error", "failed: request to https://maps.example/?key=[secret KEY] failed"),
+    ("slack", "succeeded with an error inside: invalid_auth"),
+    ("only_error", "succeeded with an error inside: fetch failed"),
+    ("dies", "came to nothing: failing ended with exit code 3 before it answered tools/call: not today"),
+]
+
+
+@pytest.mark.parametrize(("tool", "words"), SHOWN)
+async def test_the_state_shows_a_call_that_failed_as_what_it_is_until_one_goes_well(
+    mounts: Mounts, ingate: InGate, tool: str, words: str
+) -> None:
+    mount = await mounts.add("main", failing("calls"))
+    assert mount.shown is None
+    await refused(ingate)
+    with contextlib.suppress(RpcError, UpstreamFailed):
+        await mount.request("tools/call", {"name": tool})
+    await until(lambda: mount.state == "ready", "it is back")
+    time = r"\(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC\)"
+    assert re.fullmatch(rf"the last call of {tool} {time} {re.escape(f'{words}. {EVIL}')}", clean(mount.shown or ""))
+    await mount.request("tools/call", {"name": "fine"})
+    assert mount.shown is None
+
+
+async def test_an_answer_that_does_not_come_is_shown_and_a_restart_forgets_it(mounts: Mounts) -> None:
+    mount = await mounts.add("main", msgspec.structs.replace(failing("calls"), timeout_secs=1))
+    with pytest.raises(UpstreamFailed):
+        await mount.request("tools/call", {"name": "silent"})
+    assert (mount.shown or "").endswith("came to nothing: failing did not answer tools/call within 1 s")
+    await mount.restart()
+    assert mount.shown is None
+
+
+async def test_what_is_wrong_with_the_state_is_shown_before_a_call(mounts: Mounts) -> None:
+    mount = await mounts.add("main", failing("calls"))
+    await mount.request("tools/call", {"name": "slack"})
+    mount.error = "failing says that its tools changed"
+    assert mount.shown == mount.error
 
 
 # what a client is told

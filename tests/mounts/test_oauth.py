@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import pytest
 
@@ -30,6 +30,12 @@ class Handed:
 
     async def token(self) -> str | None:
         return self.tokens[0]
+
+    def dressed(self, token: str, method: str, url: str) -> dict[str, str]:
+        return {"Authorization": f"Bearer {token}"}
+
+    def heard(self, url: str, headers: Mapping[str, str]) -> None:
+        pass
 
     async def refused(self, token: str | None, status: int, headers: Iterable[str], *, again: int) -> bool:
         self.refusals.append((token, status, again))

@@ -12,6 +12,7 @@
     verdict             what a check answers
     handed              the grants it has to hand over; `grants` "stubborn": it forgets none of them
     trial               "die"
+    wake                what its status says it is needed for
     after_install       "hold": as above, between having installed and saying so
     remove              "hold": as above, between having removed and saying so
     environment         "refuse": answer new secrets with 503
@@ -113,7 +114,7 @@ class Engine:
             case "GET", "/internal/status":
                 idle = time.monotonic() - self.last
                 numbers = {"idle_secs": idle, "calls": 0, "streams": 0, "memory_bytes": 1 << 20, "mounts": len(self.held)}
-                return 200, {"pid": os.getpid(), "functions": 0, **numbers}
+                return 200, {"pid": os.getpid(), "functions": 0, **numbers, "wake": knob("wake") or {}}
             case "POST", "/internal/stop":
                 self.stopping = not knob("deaf")
                 if self.stopping:

@@ -186,6 +186,11 @@ async def test_a_connected_connection_that_fails_later_is_not_undone(stage: Stag
         kept = stage.store.connections.get(project, "memory")
         assert (kept.state, kept.error, kept.tools) == ("connected", "no such package", ["memory__one", "memory__two"])
         assert len(stage.store.secrets.list(project)) == 1
+        puts = len(stage.journal(project, "put"))
+        for _ in range(5):
+            await one.reconciler.watch()
+            await asyncio.sleep(0.1)
+        assert len(stage.journal(project, "put")) == puts, "what came to nothing is not tried again with every look"
 
 
 async def test_an_error_of_a_mount_reaches_the_row_and_leaves_it(stage: Stage, provisioner: Opens) -> None:

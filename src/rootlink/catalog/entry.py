@@ -153,7 +153,7 @@ class Entry:
             "fields": [each.view() for each in self.fields],
             "hosts": self.hosts,
             "hosts_from": [*own.egress.from_url, *own.egress.from_hosts],
-            "sign_in": own.auth is not None,
+            "sign_in": own.auth is not None and not own.auth.unattended,
             "access": self.access,
             "tools": self.tools,
             "checks": [check.title for check in own.verify],
@@ -313,12 +313,26 @@ class Entry:
         if auth is None:
             return None
         secret = f"{_shout(self.name)}_OAUTH" + ("" if name == self.name else f"__{_shout(name)}")
+
+        def put(text: str | None) -> str | None:
+            return text and _filled(text, values)
+
+        who = auth.identity
         return {
             "secret": names.secret_name(secret),
-            "redirect": redirect,
-            "client_id": auth.client_id and _filled(auth.client_id, values),
-            "client_secret": auth.client_secret and _filled(auth.client_secret, values),
+            "redirect": "" if auth.unattended else redirect,
+            "client_id": put(auth.client_id),
+            "client_secret": put(auth.client_secret),
             "scopes": auth.scopes,
+            "private_key": put(auth.private_key),
+            "assertion": put(auth.assertion),
+            "identity": who
+            and {
+                "token_endpoint": who.token_endpoint,
+                "client_id": put(who.client_id),
+                "id_token": put(who.id_token),
+                "client_secret": put(who.client_secret),
+            },
         }
 
     @property

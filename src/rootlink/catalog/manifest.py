@@ -194,14 +194,41 @@ class ToolLabel(_Own, frozen=True, kw_only=True):
     default: Literal["off"] | None = None
 
 
+class Identity(_Own, frozen=True, kw_only=True):
+    """As `wire.mounts.Identity`; texts may hold fields between braces."""
+
+    token_endpoint: str
+    client_id: str
+    id_token: str
+    client_secret: str | None = None
+
+
 class SignIn(_Own, frozen=True, kw_only=True):
-    """A remote that a person signs in to. `client_id` and `client_secret`: of a client registered beforehand, as fields of
-    `inputs` between braces; None: one registers itself."""
+    """A remote that a person signs in to. `client_id`, and `client_secret` or `private_key`: of a client registered beforehand,
+    as fields of `inputs` between braces; None: one registers itself. `unattended`: nobody signs in, but the client by its secret
+    or key, or for an `assertion` or `identity` (wire/mounts.py)."""
 
     kind: Literal["oauth"]
     client_id: str | None = None
     client_secret: str | None = None
+    private_key: str | None = None
     scopes: list[str] = []
+    unattended: bool = False
+    assertion: str | None = None
+    identity: Identity | None = None
+
+    @property
+    def secrets(self) -> dict[str, str]:
+        """What no plain field may fill in, by member."""
+        who = self.identity
+        known = {
+            "clientSecret": self.client_secret,
+            "privateKey": self.private_key,
+            "assertion": self.assertion,
+            "identity.idToken": who and who.id_token,
+            "identity.clientSecret": who and who.client_secret,
+        }
+        return {member: text for member, text in known.items() if text}
 
 
 class Variant(_Own, frozen=True, kw_only=True):

@@ -133,9 +133,19 @@ def remote(folder: Folder) -> Iterator[str]:
     own = folder.manifest.own.auth
     known = {each.name: each for each in _fields(folder)}
     yield from (f"auth uses {{{name}}}, which is no field" for name in _auth_fields(folder) if name not in known)
-    for name in variables((own.client_secret or "") if own else ""):
-        if name in known and not known[name].secret:
-            yield f"auth.clientSecret is {{{name}}}, which is not a secret field"
+    for member, text in own.secrets.items() if own is not None else ():
+        for name in variables(text):
+            if name in known and not known[name].secret:
+                yield f"auth.{member} is {{{name}}}, which is not a secret field"
+    if own is not None and own.unattended and not (own.client_id and own.secrets):
+        yield "auth is unattended, so it needs a clientId and a clientSecret, privateKey, assertion or identity"
+    if own is not None and not own.unattended and (own.assertion or own.identity):
+        yield "auth has an assertion or identity, which are for one that is unattended"
+    place = own.identity.token_endpoint if own is not None and own.identity is not None else None
+    if place is not None and (
+        not place.startswith("https://") or place[8:].partition("/")[0] not in folder.manifest.own.egress.hosts
+    ):
+        yield "auth.identity.tokenEndpoint must be https:// and its host one of egress.hosts, without a {variable} in it"
 
 
 def package(folder: Folder) -> Iterator[str]:
@@ -420,7 +430,10 @@ def may_be_sent(header: str) -> bool:
 
 def _auth_fields(folder: Folder) -> list[str]:
     auth = folder.manifest.own.auth
-    return variables(f"{auth.client_id or ''}{auth.client_secret or ''}") if auth else []
+    if auth is None:
+        return []
+    who = auth.identity.client_id if auth.identity is not None else ""
+    return variables("".join((auth.client_id or "", who, *auth.secrets.values())))
 
 
 def _is_secret_name(text: str) -> bool:

@@ -40,7 +40,7 @@ COMMANDS = {
     "sign-in": "connections",
     "tools": "tools",
     "call": "tools",
-    "function": "functions",
+    "function": "triggers",
     "mcp": "mcp",
     "secrets": "secrets",
     "egress": "egress",

@@ -29,6 +29,9 @@ from rootlink.engine.dispatch import Dispatch
 from rootlink.engine.doors import OWN, Door, Doors
 from rootlink.engine.eras.endpoint import McpEndpoint
 from rootlink.engine.functions.host import FunctionHost
+from rootlink.engine.functions.scheduler import Scheduler
+from rootlink.engine.functions.triggers import Triggers
+from rootlink.engine.hooks import Hooks
 from rootlink.engine.installer import Installer
 from rootlink.engine.internal import Internal as InternalApi
 from rootlink.engine.keeper import FD as KEEPER_FD
@@ -46,7 +49,8 @@ from rootlink.engine.packages.kept import KeptInstalls
 from rootlink.engine.packages.store import Packages
 from rootlink.engine.rest import Json, Rest
 from rootlink.engine.state import State
-from rootlink.engine.tools.guard import Guard
+from rootlink.engine.toolcalls import WorkspaceTools
+from rootlink.engine.tools.guard import Guard, Owner, own_definition
 from rootlink.engine.trials import Trials
 from rootlink.engine.trust import Trust
 from rootlink.errors import Internal, Invalid, NotFound, Unauthorized, Unavailable, UpstreamFailed, envelope
@@ -57,6 +61,7 @@ from rootlink.wire.gate import Listener
 
 DRAIN_SECS = 2
 TIDY_LATER_SECS, TIDY_SECS = 60.0, 86400.0
+WARM_SECS = 1.0  # an engine that was started for a call answers that first
 RESTART_SECS = 3.0  # an answer to new secrets waits so long for mounts to be back; the policy is in force before it
 
 log = structlog.get_logger(__name__)
@@ -125,8 +130,14 @@ class Engine:
             self.guard,
         )
         kept = tokens.keep(state_dir / "tokens.key")
+        self.triggers = Triggers(
+            self.state.db, self.functions, project=config.project, secret=kept.seal("triggers", b"").encode()
+        )
+        self.installer.function_gone = self.triggers.forget
+        self.scheduler = Scheduler(self.triggers, self.functions.invoke, self.lease, tasks, self._admit)
         own = EngineTools(self.installer, config.catalog, redactor)
         self.dispatch = Dispatch(self.mounts, self.functions, own, redactor, self.guard, kept)
+        self.functions.tools = WorkspaceTools(self.dispatch, self.functions)
         self.mcp = McpEndpoint(self.dispatch, self.state, self.changes, self.lease, kept)
         self.changes.before, self.changes.aliases = self.dispatch.forget, self.dispatch.aliases
         internal = InternalApi(
@@ -137,14 +148,17 @@ class Engine:
             trials=Trials(self.mounts, self.packages, redactor),
             accounts=self.accounts,
             decisions=self.decisions,
+            triggers=self.triggers,
+            scheduler=self.scheduler,
             lease=self.lease,
             stop=self.stopped.set,
             environment=self._environment,
             tasks=tasks,
             redact=redactor,
         )
-        rest = Rest(self.mounts, self.functions, self.installer, self.dispatch, self.guard, redactor)
-        self._router = Router([*rest.routes(), *internal.routes()], default=_nothing_here)
+        rest = Rest(self.mounts, self.functions, self.installer, self.dispatch, self.guard, redactor, self.triggers)
+        hooks = Hooks(self.triggers, self.scheduler, self.lease)
+        self._router = Router([*rest.routes(), *internal.routes(), *hooks.routes()], default=_nothing_here)
         if self.doors is not None:
             self.doors.start()
 
@@ -168,6 +182,11 @@ class Engine:
         if self.config.no_stdio:
             return launch.Plain()  # which is never asked
         return launch.probe() if self.doors is None else launch.Proxied(launch.probe(), self.doors)
+
+    def _admit(self, ws: str, name: str) -> None:
+        """A trigger runs no function that a person withheld. Raises NotFound, Forbidden."""
+        tool = [own_definition(self.functions.tool(ws, name), name)]
+        self.guard.refuse_withheld(Owner(ws, "function", name), tool, tool, name, f"function__{name}")
 
     async def _environment(self, environment: Environment) -> list[str]:
         grants, given = apart(environment.secrets)
@@ -198,7 +217,7 @@ class Engine:
         if not self._knows_the_key(scope):
             error = Unauthorized("this engine answers its gateway and its provisioner only")
             await Json(envelope(error), error.status)(scope, receive, send)
-        elif scope["path"].startswith("/internal/"):
+        elif scope["path"].startswith(("/internal/", "/hooks/")):
             await self._router(scope, receive, send)
         elif self.lease.stopping:
             body = Json(envelope(Unavailable("the engine is stopping; ask again")), 503, {ENGINE_HEADER: "stopping"})
@@ -233,9 +252,16 @@ class Engine:
         return hmac.compare_digest(given, self.config.key.encode())
 
     async def tidy(self) -> None:
-        """Now and once a day: packages that nothing uses any more go."""
+        """Soon, and once a day: what functions need is there before their first call; old runs, and packages that nothing uses
+        any more, go."""
+        await asyncio.sleep(WARM_SECS)
+        await self.functions.warm()
         while True:
             await asyncio.sleep(TIDY_LATER_SECS)  # not while mounts come up
+            try:
+                self.functions.prune()
+            except Unavailable as error:
+                log.warning("runs not tidied", why=error.message)
             specs = [*(mount.spec for mount in self.mounts.all()), *self.config.keep]
             keep = [(spec.command or "", spec.args, spec.lock) for spec in specs]
             try:
@@ -251,6 +277,7 @@ class Engine:
         await self.accounts.close()
         await self.packages.close()
         await self.functions.close()
+        await self.scheduler.close()
         await self.outbound.close()
         if self.doors is not None:
             await self.doors.close()
@@ -287,6 +314,7 @@ async def serve(config: EngineConfig, *, environ: Mapping[str, str], redactor: R
             loop.add_signal_handler(sign, engine.stopped.set)
         engine.installer.restore(config.rules)
         tidying = tasks.create_task(engine.tidy())
+        scheduling = tasks.create_task(engine.scheduler.keep())
         server = uvicorn.Server(
             uvicorn.Config(
                 engine,
@@ -308,6 +336,7 @@ async def serve(config: EngineConfig, *, environ: Mapping[str, str], redactor: R
         engine.lease.stopping = True
         engine.mcp.close()
         tidying.cancel()
+        scheduling.cancel()
         server.should_exit = True
         await serving
         await engine.close()

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -25,6 +25,7 @@ from rootlink.engine import aliases, bridge, tasks
 from rootlink.engine.calls import Call, Client, Through
 from rootlink.engine.catalogue import FunctionTarget, MountTarget, Owned, OwnTarget, Source, Target, View, merge
 from rootlink.engine.functions.host import FunctionHost, Run
+from rootlink.engine.functions.tools import Within
 from rootlink.engine.mounts import failures
 from rootlink.engine.mounts.mount import Mount
 from rootlink.engine.mounts.supervisor import Mounts
@@ -34,12 +35,13 @@ from rootlink.engine.tokens import KEY_BYTES, Tokens
 from rootlink.engine.tools.control import Judged
 from rootlink.engine.tools.guard import Guard, Owner, own_definition
 from rootlink.engine.tools.question import can_be_asked
-from rootlink.errors import Forbidden, RootlinkError, Unavailable, UpstreamFailed, rpc_error
+from rootlink.errors import Forbidden, RateLimited, RootlinkError, Unavailable, UpstreamFailed, rpc_error
 
 INVALID_PARAMS, METHOD_NOT_FOUND, RESOURCE_NOT_FOUND = -32602, -32601, -32002
 
 MAX_CLIENTS = 10_000  # whose view is remembered, a workspace; finding it again costs microseconds
 MAX_ALIASES = 10_000
+LOG_LINES, LOG_CHARS = 5, 300  # of a failed run, in its result
 MAX_WORKSPACES = 256  # whose views are remembered: any name is a workspace
 MAX_VIEWS = 32  # a workspace; each holds its lists as bytes
 CORE = frozenset(
@@ -55,11 +57,12 @@ Act = Callable[["Caller", Params, Call | None], Awaitable[msgspec.Raw]]
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: the project key's id, what it may do, and in which workspace."""
+    """Who asks: the project key's id, what it may do, and in which workspace. `within`: a function that runs, and for whom."""
 
     ws: str
     principal: str
     scopes: frozenset[str]
+    within: Within | None = None
 
     @property
     def manages(self) -> bool:
@@ -88,12 +91,28 @@ def text_result(text: str, *, error: bool = False, structured: object = None) ->
 
 
 def run_result(run: Run) -> dict[str, Any]:
-    """A function's run as a tools/call result: the output as text and, when it is an object, as structured content."""
+    """A function's run as a tools/call result: the output as text and, when it is an object, as structured content; or why it
+    failed."""
     if run.status == "ok":
         text = run.output if isinstance(run.output, str) else msgspec.json.encode(run.output).decode()
         return text_result(text, structured=run.output)
+    return text_result("\n".join(_why(run)), error=True)
+
+
+def _why(run: Run) -> Iterator[str]:
+    """For a model that may mend the function, or its own arguments: what, where, what to do, what it said before."""
     error = run.error or {}
-    return text_result(f"{error.get('name', run.status)}: {error.get('message', run.status)}", error=True)
+    where = (
+        f" (line {error['line']}, column {error['column']} of {run.function})" if "line" in error and "column" in error else ""
+    )
+    yield f"{error.get('name', run.status)}: {error.get('message', run.status)}{where}"
+    if "hint" in error:
+        yield error["hint"]
+    if run.logs:
+        yield "console, last lines:"
+    for line in run.logs[-LOG_LINES:]:
+        yield f"  {line.level}: {line.text[:LOG_CHARS]}"
+    yield f"run: {run.run_id} of function {run.function}, version {run.version}"
 
 
 class _Views:
@@ -288,12 +307,20 @@ class Dispatch:
             result = await self._ask(caller, mount, "tools/call", asked, call, admitted)
             return self._tasks.created(caller, mount, asked, call, result)
         if isinstance(target, FunctionTarget):
-            return raw(run_result(await self._functions.invoke(caller.ws, target.name, arguments or {}, trigger="mcp")))
+            return raw(await self._run(caller, target.name, arguments or {}))
         if isinstance(target, OwnTarget):
             return raw(await self._own.call(caller, name, arguments or {}))
         if name in view.withheld:
             raise Forbidden(view.withheld[name])
         raise RpcError(INVALID_PARAMS, f"Unknown tool: {name[:200]}", {"code": "not_found"})
+
+    async def _run(self, caller: Caller, function: str, arguments: Params) -> dict[str, Any]:
+        """What a run comes to is always a result: of an error, hosts show models less."""
+        trigger, within = ("mcp", None) if caller.within is None else ("tool", caller.within)
+        try:
+            return run_result(await self._functions.invoke(caller.ws, function, arguments, trigger=trigger, within=within))
+        except RateLimited as error:
+            return text_result(f"{error.code}: {error.message}", error=True)
 
     async def _asked_person(self, caller: Caller, target: Target, name: str, arguments: Params, call: Call) -> str | None:
         """Why the tool is not called, if the client's person says no."""

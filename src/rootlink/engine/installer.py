@@ -89,6 +89,9 @@ class Installer:
         self._turn = asyncio.Lock()  # of connections: two wishes of one connection must not meet half way
         self._written: weakref.WeakKeyDictionary[Mount, Catalogue] = weakref.WeakKeyDictionary()  # as it was last written down
         self._mounting: dict[str, asyncio.Task[Mount]] = {}  # connection → its mount that is being installed
+        self.function_gone: Callable[[str, str], None] = lambda ws, name: (
+            None
+        )  # told the workspace and name; not of a new version
 
     # servers a person or an AI installs
 
@@ -129,7 +132,7 @@ class Installer:
             "transport": mount.spec.transport,
             "state": mount.state,
             "tool_count": len(mount.catalogue.tools),
-            "error": self._redact(mount.error) if mount.error else None,
+            "error": self._redact(mount.shown) if mount.shown else None,
             "connection": mount.name if mount.connection else None,  # a connection's mount bears its name
         }
 
@@ -138,8 +141,17 @@ class Installer:
     async def deploy(self, ws: str, spec: FunctionSpec) -> Deployed:
         """Deploy or redeploy a function of the engine's own. Raises Invalid when it does not compile."""
         self._not_a_connections(ws, spec.name)
-        deployed = await self._functions.deploy(ws, spec)
-        self._guard.hold(Owner(ws, "function", spec.name), self._state.kept(Owner(ws, "function", spec.name)))
+        return self._live(ws, await self._functions.deploy(ws, spec))
+
+    async def rollback(self, ws: str, name: str, version: int | None) -> Deployed:
+        """An older version of a function of the engine's own is live again. Raises NotFound, Conflict, Invalid."""
+        self._not_a_connections(ws, name, "go back to what its connection was before with: rootlink catalog rollback")
+        return self._live(ws, await self._functions.rollback(ws, name, version))
+
+    def _live(self, ws: str, deployed: Deployed) -> Deployed:
+        """Its definition is its author's own, and agreed to."""
+        owner = Owner(ws, "function", deployed.name)
+        self._guard.hold(owner, self._state.kept(owner))
         self._changes.publish(ws, {"tools"})
         return deployed
 
@@ -147,13 +159,14 @@ class Installer:
         self._not_a_connections(ws, name)
         if not await self._functions.remove(ws, name):
             raise NotFound(f"no function {name!r} in workspace {ws!r}")
+        self.function_gone(ws, name)
         self._forget_tools(Owner(ws, "function", name))
         self._changes.publish(ws, {"tools"})
 
-    def _not_a_connections(self, ws: str, name: str) -> None:
+    def _not_a_connections(self, ws: str, name: str, instead: str = "remove it with: rootlink disconnect") -> None:
         for row in self._state.connections():
             if (row.ws, row.name, row.kind) == (ws, name, "function"):
-                raise Conflict(f"function {name!r} belongs to a connection; remove it with: rootlink disconnect {name}")
+                raise Conflict(f"function {name!r} belongs to a connection; {instead} {name}")
 
     # connections
 
@@ -186,7 +199,7 @@ class Installer:
         except NotFound:
             return "missing", [], None
         own = [tool["name"] for tool in mount.catalogue.tools]
-        return mount.state, list(public_names([(row.name, own)]).values()), self._redact(mount.error) if mount.error else None
+        return mount.state, list(public_names([(row.name, own)]).values()), self._redact(mount.shown) if mount.shown else None
 
     async def apply(self, desired: Desired, emit: Callable[[InstallEvent], None]) -> None:
         """Make this engine hold what a connection wants. Emits steps as they happen, `done` or `failed` last; never raises."""
@@ -301,6 +314,8 @@ class Installer:
         kinds = {"tools"}
         if row.kind == "function":
             await self._functions.remove(row.ws, row.name)
+            if forget:
+                self.function_gone(row.ws, row.name)
             self._forget_tools(_owner(row))
         else:
             kinds = self._kinds(row)

@@ -17,6 +17,8 @@ from starlette.routing import Route
 from rootlink import shapes
 from rootlink.engine.decisions import Decisions
 from rootlink.engine.functions.host import FunctionHost
+from rootlink.engine.functions.scheduler import Scheduler
+from rootlink.engine.functions.triggers import Triggers
 from rootlink.engine.installer import Installer, Redact
 from rootlink.engine.lease import Lease
 from rootlink.engine.mounts.supervisor import Mounts
@@ -28,6 +30,7 @@ from rootlink.wire.engine import Checking, EngineConfig, EngineStatus, Environme
 from rootlink.wire.mounts import Desired
 
 T = TypeVar("T")
+SOON = 60.0  # seconds before a schedule is due in which an engine does not stop
 
 
 class Internal:
@@ -43,6 +46,8 @@ class Internal:
         trials: Trials,
         accounts: Accounts,
         decisions: Decisions,
+        triggers: Triggers,
+        scheduler: Scheduler,
         lease: Lease,
         stop: Callable[[], None],
         environment: Callable[[Environment], Awaitable[list[str]]],
@@ -52,7 +57,7 @@ class Internal:
         self._config, self._mounts, self._functions, self._installer = config, mounts, functions, installer
         self._decisions, self._lease, self._stop, self._environment = decisions, lease, stop, environment
         self._accounts, self._tasks, self._redact = accounts, tasks, redact
-        self._trials = trials
+        self._trials, self._triggers, self._scheduler = trials, triggers, scheduler
 
     def routes(self) -> list[Route]:
         table: list[tuple[str, str, Callable[[Request], Awaitable[Response]]]] = [
@@ -93,6 +98,7 @@ class Internal:
                 mounts=len(self._mounts.all()),
                 functions=len(self._functions.all()),
                 sandbox=self._config.sandbox,
+                wake=self._triggers.wake,
             )
         )
 
@@ -100,7 +106,8 @@ class Internal:
         idle_secs = (await body_of(request)).get("idle_secs")
         if not isinstance(idle_secs, (int, float)):
             raise Invalid("stop-if-idle needs `idle_secs`, a number")
-        stopping = not self._accounts.waiting and self._lease.agree_to_stop(idle_secs)
+        needed = self._accounts.waiting or self._scheduler.needed(SOON)
+        stopping = not needed and self._lease.agree_to_stop(idle_secs)
         if stopping:
             self._stop()
         return ok({"stopping": stopping})

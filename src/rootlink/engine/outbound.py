@@ -19,6 +19,7 @@ Rules
 from __future__ import annotations
 
 import asyncio
+import io
 import re
 import socket
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
@@ -48,6 +49,7 @@ Record = Callable[[str, Decision], None]
 Lookup = Callable[[str, int], Awaitable[list[str]]]
 
 MAX_REDIRECTS = 10
+LARGE_BODY = 1 << 20  # bytes
 CONNECT_SECS = 30.0
 KNOCK_SECS = 10.5  # a gate dials for ten, and then cuts
 TIMER_SLACK_SECS = 0.1  # a timer may fire this much before the clock says so (uvloop's time is cached)
@@ -465,7 +467,7 @@ class _Line:
                 hop.method,
                 hop.target.url,
                 headers=hop.headers,
-                data=hop.body,
+                data=_in_pieces(hop.body),
                 allow_redirects=False,
                 timeout=self._unlimited() if deadline is None else _timeout(deadline - asyncio.get_running_loop().time()),
             )
@@ -601,6 +603,11 @@ def _sound(asked: EgressPolicy) -> Policy:
 
 def _ignored(why: str) -> None:
     log.error("egress_rule_ignored", why=why)
+
+
+def _in_pieces(body: Body) -> Body | io.BytesIO:
+    """A large body as aiohttp sends it without holding the loop up."""
+    return io.BytesIO(body) if isinstance(body, bytes) and len(body) > LARGE_BODY else body
 
 
 def _method(method: str) -> str:

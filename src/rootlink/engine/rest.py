@@ -6,7 +6,7 @@ Every route is a row of `ROUTES`: method, path, what it needs (`use` or `manage`
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Final, get_args
 
 import msgspec
 from starlette.requests import Request
@@ -17,6 +17,9 @@ from rootlink import names, shapes
 from rootlink.engine.dispatch import Caller, Dispatch
 from rootlink.engine.eras.endpoint import caller_of, headers_of, read_body
 from rootlink.engine.functions.host import FunctionHost, Run
+from rootlink.engine.functions.ledger import KEPT_RUNS, MAX_VERSION
+from rootlink.engine.functions.run import Status
+from rootlink.engine.functions.triggers import Triggers
 from rootlink.engine.installer import Installer, Redact
 from rootlink.engine.mounts.supervisor import Mounts
 from rootlink.engine.rpc import RpcError
@@ -25,6 +28,7 @@ from rootlink.errors import Forbidden, Invalid, NotFound, RootlinkError, Upstrea
 from rootlink.wire.mounts import FunctionSpec
 
 PREFIX = "/engine/api/v1/ws/{ws}"
+LISTED_RUNS: Final = 50  # unless asked for more
 
 Handler = Callable[["Rest", Caller, Request], Awaitable[Any]]
 
@@ -41,9 +45,11 @@ def ok(data: Any, status: int = 200) -> Json:
 
 
 def refused(error: RootlinkError, redact: Redact) -> Json:
-    """The error's envelope; what a server said may stand in its words, so known secrets are taken out."""
+    """The error's envelope; what a server said may stand in its words, so known secrets are taken out. `line` and `column` stand
+    there when it is about a place in the code that was sent."""
     body = envelope(error)
     body["error"]["message"] = redact(error.message)
+    body["error"].update({part: place for part, place in (error.data or {}).items() if part in ("line", "column")})
     return Json(body, error.status)
 
 
@@ -59,7 +65,7 @@ async def body_of(request: Request) -> dict[str, Any]:
 
 
 class FunctionBody(msgspec.Struct, forbid_unknown_fields=True):
-    """PUT …/functions. What else a FunctionSpec holds is a connection's to set."""
+    """PUT …/functions: a FunctionSpec, whose words the function host judges."""
 
     name: str
     code: str
@@ -70,14 +76,33 @@ class FunctionBody(msgspec.Struct, forbid_unknown_fields=True):
     title: str | None = None
     timeout_ms: int | None = None
     memory_mb: int | None = None
+    env: dict[str, str] | None = None
+    egress: list[str] | None = None
+    language: str | None = None
+    isolation: str | None = None
+    concurrency: int | None = None
+    tools: list[str] | None = None
+
+
+class RollbackBody(msgspec.Struct, forbid_unknown_fields=True):
+    """POST …/functions/{name}/rollback. `version` null: the one that was live before."""
+
+    version: int | None = None
 
 
 class Rest:
     def __init__(
-        self, mounts: Mounts, functions: FunctionHost, installer: Installer, dispatch: Dispatch, guard: Guard, redact: Redact
+        self,
+        mounts: Mounts,
+        functions: FunctionHost,
+        installer: Installer,
+        dispatch: Dispatch,
+        guard: Guard,
+        redact: Redact,
+        triggers: Triggers,
     ) -> None:
         self._mounts, self._functions, self._installer, self._dispatch = mounts, functions, installer, dispatch
-        self._guard, self._redact = guard, redact
+        self._guard, self._redact, self._triggers = guard, redact, triggers
 
     def routes(self) -> list[Route]:
         return [Route(_pattern(path), self._endpoint(scope, act), methods=[method]) for method, path, scope, act in ROUTES]
@@ -156,14 +181,27 @@ class Rest:
         except msgspec.ValidationError as error:
             raise Invalid(f"this function can't be deployed: {shapes.words(str(error))}") from None
         names.function_name(body.name)
-        deployed = await self._installer.deploy(caller.ws, FunctionSpec(**msgspec.structs.asdict(body)))
-        return {"name": deployed.name, "version": deployed.version, "tool": deployed.tool}
+        return await self._installer.deploy(caller.ws, FunctionSpec(**msgspec.structs.asdict(body)))
 
     async def function(self, caller: Caller, request: Request) -> Any:
         return self._function_view(caller.ws, request.path_params["name"])
 
     def _function_view(self, ws: str, name: str) -> dict[str, Any]:
         return msgspec.to_builtins(self._functions.get(ws, name))  # type: ignore[no-any-return]
+
+    async def versions(self, caller: Caller, request: Request) -> Any:
+        return self._functions.versions(caller.ws, request.path_params["name"])
+
+    async def version(self, caller: Caller, request: Request) -> Any:
+        number = _number("version", request.path_params["version"], 1, MAX_VERSION)
+        return self._functions.version(caller.ws, request.path_params["name"], number)
+
+    async def rollback(self, caller: Caller, request: Request) -> Any:
+        try:
+            body = msgspec.convert(await body_of(request), RollbackBody)
+        except msgspec.ValidationError as error:
+            raise Invalid(f"this is no version to go back to: {shapes.words(str(error))}") from None
+        return await self._installer.rollback(caller.ws, request.path_params["name"], body.version)
 
     async def undeploy(self, caller: Caller, request: Request) -> Any:
         await self._installer.undeploy(caller.ws, request.path_params["name"])
@@ -173,15 +211,34 @@ class Rest:
         body, name = await body_of(request), request.path_params["name"]
         tool = [own_definition(self._functions.tool(caller.ws, name), name)]
         self._guard.refuse_withheld(Owner(caller.ws, "function", name), tool, tool, name, f"function__{name}")
-        return run_view(await self._functions.invoke(caller.ws, name, body.get("input"), trigger="api"))
+        key = body.get("idempotency_key")
+        if key is not None and not isinstance(key, str):
+            raise Invalid("`idempotency_key` must be a string")
+        return run_view(await self._functions.invoke(caller.ws, name, body.get("input"), trigger="api", key=key))
 
     async def runs(self, caller: Caller, request: Request) -> Any:
-        self._functions.get(caller.ws, request.path_params["name"])
-        return [run_view(run) for run in self._functions.runs(caller.ws, request.path_params["name"], 200)]
+        query = request.query_params
+        limit, status = _number("limit", query.get("limit", str(LISTED_RUNS)), 1, KEPT_RUNS), query.get("status")
+        if status is not None and status not in get_args(Status):
+            raise Invalid(f"status is one of {', '.join(get_args(Status))}")
+        return [run_view(run) for run in self._functions.runs(caller.ws, request.path_params["name"], limit, status)]
 
     async def run(self, caller: Caller, request: Request) -> Any:
         path = request.path_params
         return run_view(self._functions.run(caller.ws, path["name"], path["run_id"]))
+
+    async def triggers(self, caller: Caller, request: Request) -> Any:
+        return self._triggers.view(caller.ws, request.path_params["name"])
+
+    async def set_triggers(self, caller: Caller, request: Request) -> Any:
+        return await self._triggers.set(caller.ws, request.path_params["name"], await body_of(request))
+
+
+def _number(name: str, text: str, least: int, most: int) -> int:
+    """Raises Invalid."""
+    if not (text.isascii() and text.isdigit() and len(text) <= len(str(most)) and least <= int(text) <= most):
+        raise Invalid(f"{name} must be a number from {least} to {most}")
+    return int(text)
 
 
 def _pattern(path: str) -> str:
@@ -208,7 +265,12 @@ ROUTES: list[tuple[str, str, str, Handler]] = [
     ("PUT", "/functions", "manage", Rest.deploy),
     ("GET", "/functions/{name}", "use", Rest.function),
     ("DELETE", "/functions/{name}", "manage", Rest.undeploy),
+    ("GET", "/functions/{name}/versions", "use", Rest.versions),
+    ("GET", "/functions/{name}/versions/{version}", "use", Rest.version),
+    ("POST", "/functions/{name}/rollback", "manage", Rest.rollback),
     ("POST", "/functions/{name}/invoke", "use", Rest.invoke),
     ("GET", "/functions/{name}/runs", "use", Rest.runs),
     ("GET", "/functions/{name}/runs/{run_id}", "use", Rest.run),
+    ("GET", "/functions/{name}/triggers", "use", Rest.triggers),
+    ("PUT", "/functions/{name}/triggers", "manage", Rest.set_triggers),
 ]

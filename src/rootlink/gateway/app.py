@@ -27,6 +27,7 @@ from rootlink.gateway.auth import Guesses, KeyRing, Operators
 from rootlink.gateway.budget import Budget
 from rootlink.gateway.engines import Engines
 from rootlink.gateway.guard import Guard
+from rootlink.gateway.hooks import Hooks
 from rootlink.gateway.metrics import Metrics
 from rootlink.gateway.plane import Errands, Plane
 from rootlink.gateway.protocol import abort_of, linger, unread
@@ -118,6 +119,7 @@ class Gateway:
             *oauth.ROUTES,
             Route("GET", "/metrics", metrics, "Prometheus metrics", open=True),
             Route("GET", "/openapi.json", described, "This API", open=True),
+            Hooks(self.plane).route,
             Route("GET", "/signin", sign_in_by_link, "Sign in with a one-time link", open=True),
         ]
 

@@ -19,7 +19,7 @@ from rootlink import shapes
 from rootlink.catalog import Entry, rules
 from rootlink.catalog.folder import Folder
 from rootlink.catalog.foreign import guess
-from rootlink.catalog.manifest import META, Egress, Input, Manifest
+from rootlink.catalog.manifest import META, Egress, Input, Manifest, SignIn
 from rootlink.egress import hosts as egress_hosts
 from rootlink.errors import Invalid, TooLarge
 
@@ -113,7 +113,7 @@ def _shape(manifest: Manifest) -> Iterator[str]:
     )
     if any(hint.pattern is not None for hint in own.fields.values()):
         yield "fields may have no `pattern`: that is the catalogue's"
-    if own.auth is not None and (not manifest.remotes or own.auth.client_id or own.auth.client_secret):
+    if own.auth is not None and (not manifest.remotes or own.auth != SignIn(kind=own.auth.kind, scopes=own.auth.scopes)):
         yield "`auth` is for a remote, and says no client of its own: one registers itself"
     for package in manifest.packages:
         bare = _EXTRAS.sub("", package.identifier) if package.registry_type == "pypi" else package.identifier

@@ -6,7 +6,7 @@ test compares the two. Bodies hold what a client may send, answers what it may r
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import msgspec
@@ -20,7 +20,8 @@ _SERVER, _FUNCTION = WS + "/mcp-servers/{name}", WS + "/functions/{name}"
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """`name` is the operation's id. `enveloped` answers are the `data` of the envelope."""
+    """`name` is the operation's id. `enveloped` answers are the `data` of the envelope. `query`: parameters, and their
+    meaning."""
 
     method: str
     path: str
@@ -32,6 +33,7 @@ class Operation:
     scope: Literal["use", "manage"] = "use"
     enveloped: bool = True
     streams: bool = False
+    query: dict[str, str] = field(default_factory=dict)
 
 
 class NewServer(msgspec.Struct):
@@ -95,14 +97,27 @@ class ToolCall(msgspec.Struct):
 
 
 class NewFunction(msgspec.Struct):
-    """`code`: one JavaScript body (CONTRACT §4). `input_schema`: JSON Schema."""
+    """`code`: one body (CONTRACT §4) of `language`; null: JavaScript, or TypeScript if only that compiles. `input_schema`,
+    `output_schema`: JSON Schema. `annotations`: as MCP has them. `env`: what the body sees as `ctx.env`, values with ${NAME} for
+    secrets; null: every secret of the project. `egress`: which of the project's allowed hosts it may reach; null: all of them.
+    `isolation`: `fresh` gives every run an isolate that nothing ran in. `concurrency`: runs at once, 1 to 1000; more wait their
+    turn. `tools`: names, or patterns with `*`, of the tools that `ctx.tools` may call; null: all of the workspace."""
 
     name: str
     code: str
     description: str = ""
     input_schema: dict[str, Any] | None = None
+    output_schema: dict[str, Any] | None = None
+    annotations: dict[str, Any] | None = None
+    title: str | None = None
     timeout_ms: int | None = None
     memory_mb: int | None = None
+    env: dict[str, str] | None = None
+    egress: list[str] | None = None
+    language: Literal["javascript", "typescript"] | None = None
+    isolation: Literal["reuse", "fresh"] | None = None
+    concurrency: int | None = None
+    tools: list[str] | None = None
 
 
 class DeployedFunction(msgspec.Struct):
@@ -112,26 +127,116 @@ class DeployedFunction(msgspec.Struct):
 
 
 class FunctionView(msgspec.Struct):
+    """As NewFunction. `connection`: whose it is, if it is one's. `deployed_at`: RFC 3339."""
+
     name: str
     version: int
     tool: str
     description: str
+    title: str | None
     code: str
     input_schema: dict[str, Any] | None
+    output_schema: dict[str, Any] | None
+    annotations: dict[str, Any] | None
     timeout_ms: int
     memory_mb: int
+    env: dict[str, str] | None
+    egress: list[str] | None
+    language: Literal["javascript", "typescript"] | None
+    isolation: Literal["reuse", "fresh"]
+    concurrency: int | None
+    tools: list[str] | None
     connection: str | None
     deployed_at: str
 
 
+class FunctionVersion(msgspec.Struct):
+    """`live`: it is the version that runs."""
+
+    version: int
+    live: bool
+    deployed_at: str
+
+
+class Rollback(msgspec.Struct):
+    """`version`: one that is kept; null: the one that was live before."""
+
+    version: int | None = None
+
+
 class Invocation(msgspec.Struct):
+    """`idempotency_key`: at most 200 characters. However often a function is invoked with one, it runs once: the answer is of
+    that run, in flight or kept (24 hours, of a function's last 10,000). Another input with the same key is a `conflict`; a run
+    that was `killed` runs again, with the same `run_id`."""
+
     input: Any = None
+    idempotency_key: str | None = None
+
+
+class Cron(msgspec.Struct):
+    """`expression`: five fields, or a name such as @daily. `timezone`: an IANA name."""
+
+    expression: str
+    timezone: str = "UTC"
+    input: Any = {}
+
+
+class NewTriggers(msgspec.Struct):
+    """What is left out stays as it is; null and false turn off. `rotate` ends the webhook's URL and makes another one."""
+
+    cron: Cron | msgspec.UnsetType | None = msgspec.UNSET
+    webhook: bool | Literal["rotate"] | msgspec.UnsetType = msgspec.UNSET
+
+
+class LastDue(msgspec.Struct):
+    """`status`: running, one of a run, or refused: no run began, and `error` says why. `due` is RFC 3339."""
+
+    due: str
+    status: str
+    run_id: str | None
+    error: str | None
+
+
+class Skipped(msgspec.Struct):
+    """Due times at which the run before them was not over."""
+
+    count: int
+    last: str | None
+
+
+class CronView(msgspec.Struct):
+    """`next`: the next three times, RFC 3339."""
+
+    expression: str
+    timezone: str
+    input: Any
+    next: list[str]
+    last: LastDue | None
+    skipped: Skipped
+
+
+class WebhookView(msgspec.Struct):
+    """`path`: of the URL, in the answer that made it and never again."""
+
+    made_at: str
+    path: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class TriggersView(msgspec.Struct):
+    cron: CronView | None
+    webhook: WebhookView | None
 
 
 class RunError(msgspec.Struct):
+    """`line` and `column`: of the author's source, from 1, where they are known. `hint`: which hosts it was refused, and how to
+    allow them."""
+
     name: str
     message: str
     stack: str
+    line: int | msgspec.UnsetType = msgspec.UNSET
+    column: int | msgspec.UnsetType = msgspec.UNSET
+    hint: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class RunLog(msgspec.Struct):
@@ -140,15 +245,37 @@ class RunLog(msgspec.Struct):
     time: str
 
 
+class RefusedHost(msgspec.Struct):
+    """A host that the run was refused, `count` times; the first 50 of a run are told."""
+
+    host: str
+    port: int | None
+    message: str
+    count: int
+
+
 class RunView(msgspec.Struct):
-    """A body that throws is a run with status `error`, not a refusal."""
+    """A body that throws is a run with status `error`, not a refusal. Of a run that is over, output and logs are kept up to
+    64 KiB each: `output_bytes` beside a null `output` says that it was too large, `logs_truncated` that there was more.
+    `cpu_ms`: of its isolate. `replayed`: an earlier invocation with the same idempotency key began it."""
 
     run_id: str
+    function: str
+    version: int
     status: Literal["ok", "error", "timeout", "killed"]
     output: Any
     error: RunError | None
     logs: list[RunLog]
     duration_ms: float
+    started_at: str
+    trigger: Literal["api", "mcp", "tool", "cron", "webhook"]
+    input_bytes: int
+    output_bytes: int
+    cpu_ms: float
+    denied: list[RefusedHost]
+    tool_calls: int
+    logs_truncated: bool
+    replayed: bool
 
 
 class Message(msgspec.Struct):
@@ -191,9 +318,37 @@ REST = [
     ),
     Operation("GET", _FUNCTION, "functions_get", "A Root Function", FunctionView),
     Operation("DELETE", _FUNCTION, "functions_remove", "Remove a Root Function", None, scope="manage"),
+    Operation("GET", _FUNCTION + "/versions", "functions_versions", "Its versions that are kept", list[FunctionVersion]),
+    Operation("GET", _FUNCTION + "/versions/{version}", "functions_version", "One version, with its code", FunctionView),
+    Operation(
+        "POST",
+        _FUNCTION + "/rollback",
+        "functions_rollback",
+        "Make an older version live again, under its own number",
+        DeployedFunction,
+        Rollback,
+        scope="manage",
+    ),
     Operation("POST", _FUNCTION + "/invoke", "functions_invoke", "Run a Root Function", RunView, Invocation),
-    Operation("GET", _FUNCTION + "/runs", "functions_runs", "The last runs, newest first", list[RunView]),
+    Operation(
+        "GET",
+        _FUNCTION + "/runs",
+        "functions_runs",
+        "The last runs, newest first; beyond 1 MiB of them without output and logs",
+        list[RunView],
+        query={"limit": "1 to 200; left out, 50", "status": "ok, error, timeout or killed: only such runs"},
+    ),
     Operation("GET", _FUNCTION + "/runs/{run_id}", "functions_run", "One run", RunView),
+    Operation("GET", _FUNCTION + "/triggers", "functions_triggers", "What starts a function by itself", TriggersView),
+    Operation(
+        "PUT",
+        _FUNCTION + "/triggers",
+        "functions_set_triggers",
+        "Set a function's schedule, and its webhook URL",
+        TriggersView,
+        NewTriggers,
+        scope="manage",
+    ),
 ]
 
 

@@ -80,7 +80,7 @@ class _Entry:
         body = _NOTHING if one.body is None else one.body
         summary = f"{one.summary} (scope `{one.scope}`)"
         shown = one.method, one.path, f"engine_{one.name}", summary, body, one.answer, one.status
-        return _Entry(*shown, [{"key": []}], {}, enveloped=one.enveloped, streams=one.streams)
+        return _Entry(*shown, [{"key": []}], one.query, enveloped=one.enveloped, streams=one.streams)
 
 
 def _operation(entry: _Entry, body: dict[str, Any] | None, answer: dict[str, Any]) -> dict[str, Any]:

@@ -31,14 +31,14 @@ log = structlog.get_logger(__name__)
 AGAIN_SECS = 1.0  # between two tries to go on with a stream
 METHODS = {"/mcp": ["DELETE", "GET", "POST"], "/engine": ["DELETE", "GET", "POST", "PUT"]}
 
-_HOP = frozenset(
+HOP = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer trailers transfer-encoding"
     b" upgrade http2-settings".split()
 )
-_NOT_FORWARDED = _HOP | frozenset(
+_NOT_FORWARDED = HOP | frozenset(
     b"authorization content-length content-encoding cookie expect forwarded origin x-real-ip".split()
 )
-_NOT_RETURNED = _HOP | frozenset((b"date", b"server", b"set-cookie"))
+_NOT_RETURNED = HOP | frozenset((b"date", b"server", b"set-cookie"))
 _OURS = (b"x-rootlink-", b"x-forwarded-")
 _STOPPING = (ENGINE_HEADER.encode(), b"stopping")
 _LISTEN = (b"mcp-method", b"subscriptions/listen")  # the protocol wants this header, and the engine compares it with the body
@@ -255,7 +255,7 @@ class Relayed:
 
     def _headers(self, engine: Engine) -> list[Header]:
         headers = self._head.headers
-        named = _connection_names(headers)
+        named = connection_names(headers)
         kept = [
             header for header in headers if not (header[0] in _NOT_FORWARDED or header[0].startswith(_OURS) or header[0] in named)
         ]
@@ -284,7 +284,7 @@ def is_events(headers: list[Header]) -> bool:
     return any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in headers)
 
 
-def _connection_names(headers: list[Header]) -> frozenset[bytes]:
+def connection_names(headers: list[Header]) -> frozenset[bytes]:
     """The headers that `Connection` names as meant for one hop; Host is not one of them whatever it says."""
     named: set[bytes] = set()
     for name, value in headers:

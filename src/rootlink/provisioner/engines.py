@@ -11,6 +11,8 @@ Rule 6. After a start that failed, the next is refused until `lifecycle.delay` h
 Rule 7. The gate hears of a policy before the engine does: what is no longer allowed is cut, not only forgotten. So the key of
         a spawn is chosen before its start.
 Rule 8. An engine never runs in another tier than the one in force: one that is found in another is ended, not adopted.
+Rule 9. What an engine is needed for while it is stopped (schedules, webhooks) it says with its status, the last time as it stops,
+        and the store has it from then on: one that is due is started a little before its time, also by the next provisioner.
 """
 
 from __future__ import annotations
@@ -42,9 +44,10 @@ from rootlink.provisioner.once import Once
 from rootlink.records.connection import Previous
 from rootlink.records.engine import EngineRow
 from rootlink.records.secret import Secret
+from rootlink.records.wake import WakeRow
 from rootlink.sealing.unseal import Unsealer
 from rootlink.store.store import Store
-from rootlink.wire.engine import Decision, EgressPolicy, EngineConfig, EngineStatus, Environment, Sandbox, SignedIn
+from rootlink.wire.engine import Decision, EgressPolicy, EngineConfig, EngineStatus, Environment, Sandbox, SignedIn, Wake
 from rootlink.wire.gate import Counts
 from rootlink.wire.mounts import Desired, MountSpec
 from rootlink.wire.provisioner import EngineAddress, EngineView
@@ -56,6 +59,7 @@ Mark = tuple[frozenset[tuple[str, int, int]], tuple[str, ...], frozenset[tuple[s
 log = structlog.get_logger(__name__)
 
 POLL = 5.0  # seconds between two looks at every engine
+AHEAD = 10.0  # seconds before something is due in which its engine is started: a look, and a start, take their time
 WARM_UP = 1.0  # seconds after which nobody waits for our own start any more
 WEDGED = 6  # looks in a row without an answer, after which an engine is ended
 NUMBERS = ("memory_bytes", "mounts", "functions", "calls", "streams", "idle_secs")  # of EngineStatus, shown in EngineView
@@ -125,6 +129,7 @@ class Seat:
     status: EngineStatus | None = None
     missed: int = 0
     given: Mark | None = None  # what the running engine has for sure; None: unknown
+    wake: Wake | None = None  # what the store has for sure; None: unknown
     decisions: list[Decision] = field(default_factory=list)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     pushing: asyncio.Lock = field(default_factory=asyncio.Lock)  # so that an older environment never overtakes a newer one
@@ -148,8 +153,8 @@ class Seat:
 
 
 class Engines:
-    """`clock` is monotonic seconds. `spawned` is called with the project after every start and every sign-in. Without `gate`
-    there is none."""
+    """`clock` is monotonic seconds, `now` Unix seconds. `spawned` is called with the project after every start and every
+    sign-in. Without `gate` there is none."""
 
     def __init__(
         self,
@@ -162,9 +167,10 @@ class Engines:
         *,
         gate: GateLine | None = None,
         clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._store, self._launcher, self._unsealer, self._layout = store, launcher, unsealer, layout
-        self._crew, self._operator, self._clock, self._gate = crew, operator, clock, gate
+        self._crew, self._operator, self._clock, self._now, self._gate = crew, operator, clock, now, gate
         self._grants = Grants(store, unsealer)
         self._probed = Once(operator.probe, launcher.aside)
         self._registries = Once(operator.registries, launcher.aside)
@@ -290,11 +296,15 @@ class Engines:
         await self._packages()
 
     async def poll(self) -> None:
-        """One look at every engine."""
+        """One look at every engine, and at what is due of those that are stopped."""
         self._launcher.sweep()
         seats = list(self._seats.values())  # before the store is asked: a project made in between is not taken for a deleted one
         known = {project.id for project in await asyncio.to_thread(self._store.projects.list)}
         await asyncio.gather(*(self._look(seat, seat.project in known) for seat in seats))
+        for project in await asyncio.to_thread(self._store.wakes.due, self._now() + AHEAD):
+            if project in known:
+                with contextlib.suppress(NotFound):  # it was deleted just now
+                    self._wake(await self._seat(project))
 
     async def notice(self) -> None:
         """Only which engines have ended: cheap, called whenever a child of ours has."""
@@ -488,7 +498,8 @@ class Engines:
         if seat.state is State.RUNNING:
             await self._pull(seat, within=1.0)
             if seat.line is not None:
-                await quietly(self._grants, seat.project, seat.line, within=1.0)
+                grants = quietly(self._grants, seat.project, seat.line, within=1.0)
+                await asyncio.gather(grants, self._ask_wake(seat, seat.line))
             seat.move(Event.STOP)
             await self._write_row(seat)
         await self._launcher.stop(seat.running)
@@ -496,6 +507,11 @@ class Engines:
         seat.move(Event.GONE)
         seat.running = None
         await self._write_row(seat)
+
+    async def _ask_wake(self, seat: Seat, line: Line) -> None:
+        with contextlib.suppress(RootlinkError):  # it is ending already, or hangs; then what it said last is good enough
+            seat.status = await line.status(within=1.0)
+            await self._keep_wake(seat)
 
     async def _restart(self, seat: Seat) -> None:
         await self._stop(seat)
@@ -553,7 +569,24 @@ class Engines:
                 await self._locked(seat, self._end_wedged)
             return False
         seat.missed = 0
+        await self._keep_wake(seat)
         return True
+
+    async def _keep_wake(self, seat: Seat) -> None:
+        """Rule 9."""
+        wake = seat.status.wake if seat.status is not None else None
+        if wake is None or wake == seat.wake:
+            return
+        try:
+            await asyncio.to_thread(self._store.wakes.put, WakeRow(seat.project, wake.due, wake.hooks))
+            seat.wake = wake
+        except RootlinkError as error:
+            log.warning("what an engine is needed for is not written", project=seat.project, reason=error.message)
+
+    def _wake(self, seat: Seat) -> None:
+        if seat.running is None and not seat.lock.locked() and not self._closing and self._clock() >= seat.retry_at:
+            log.info("engine started for its schedule", project=seat.project)
+            self._crew.start(self._ensure(seat), f"wake {seat.project}")
 
     async def _end_wedged(self, seat: Seat) -> None:
         await self._stop(seat)

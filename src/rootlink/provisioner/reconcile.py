@@ -107,6 +107,7 @@ class Reconciler:
         self._installs: dict[str, Install] = {}
         self._ended: dict[str, float] = {}  # connection → when its install ended
         self._refused: dict[str, RootlinkError] = {}  # connection → why its update was rolled back, until whoever asked hears it
+        self._vain: set[str] = set()  # connections that could not be put back; at the engine's next start they are tried again
         engines.spawned = self.later
 
     # what the gateway asks
@@ -363,8 +364,10 @@ class Reconciler:
                 await self._roll_back(row, error)
                 return
             log.warning("connection not put back", project=row.project, connection=row.id, code=error.code, reason=error.message)
+            self._vain.add(row.id)
             await self._keep(row, error.message, None, Found())
         else:
+            self._vain.discard(row.id)
             await self._held(row)
             await self._keep(row, actual.error, actual.tools, _seen(row, actual))
 
@@ -377,7 +380,9 @@ class Reconciler:
             rows = await asyncio.to_thread(self._store.connections.list, project)
         except RootlinkError:
             return  # the engine's own poll says so
-        if actual.keys() - {row.id for row in rows} or any(_differs(row, actual.get(row.id)) for row in rows if not row.error):
+        if actual.keys() - {row.id for row in rows} or any(
+            _differs(row, actual.get(row.id)) for row in rows if row.id not in self._vain
+        ):
             self.later(project)
             return
         for row in rows:

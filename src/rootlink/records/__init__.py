@@ -16,6 +16,7 @@ from rootlink.records.key import Key, Keys
 from rootlink.records.moment import Clock, system_clock
 from rootlink.records.project import Project, Projects
 from rootlink.records.secret import Seal, Sealed, Secret, Secrets
+from rootlink.records.wake import WakeRow, Wakes
 
 __all__ = [
     "MANUAL",
@@ -43,6 +44,8 @@ __all__ = [
     "Secret",
     "Secrets",
     "Version",
+    "WakeRow",
+    "Wakes",
     "new_id",
     "source_of",
     "system_clock",

@@ -13,6 +13,7 @@ from sqlalchemy import (
     BigInteger,
     Column,
     Dialect,
+    Double,
     ForeignKey,
     Index,
     Integer,
@@ -27,7 +28,7 @@ from sqlalchemy import (
 
 from rootlink.wire.tools import ToolRules
 
-REVISIONS = ("0001", "0002")  # oldest first
+REVISIONS = ("0001", "0002", "0003")  # oldest first
 
 
 class Json(TypeDecorator[Any]):
@@ -181,6 +182,14 @@ engines = Table(
     _text("started_at", nullable=True),
     Column("generation", Integer, nullable=False),
     _words("error", nullable=True),
+)
+
+wakes = Table(
+    "wakes",
+    metadata,
+    Column("project", Text, ForeignKey("projects.id", ondelete="CASCADE"), primary_key=True),
+    Column("due", Double, nullable=True),
+    Column("hooks", Json, nullable=False),
 )
 
 decisions = Table(

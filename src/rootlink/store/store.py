@@ -5,7 +5,19 @@ Any method raises `Unavailable` when the database can't be asked (full, locked, 
 
 from __future__ import annotations
 
-from rootlink.records import Activities, AllowRules, Clock, Connections, Decisions, Engines, Keys, Projects, Secrets, system_clock
+from rootlink.records import (
+    Activities,
+    AllowRules,
+    Clock,
+    Connections,
+    Decisions,
+    Engines,
+    Keys,
+    Projects,
+    Secrets,
+    Wakes,
+    system_clock,
+)
 from rootlink.store.activity import StoredActivity
 from rootlink.store.allowlist import StoredAllowRules
 from rootlink.store.connections import StoredConnections
@@ -16,6 +28,7 @@ from rootlink.store.keys import StoredKeys
 from rootlink.store.projects import StoredProjects
 from rootlink.store.secrets import StoredSecrets
 from rootlink.store.upgrade import upgrade
+from rootlink.store.wakes import StoredWakes
 
 
 class Store:
@@ -29,6 +42,7 @@ class Store:
         self.egress: AllowRules = StoredAllowRules(database, clock)
         self.connections: Connections = StoredConnections(database, clock)
         self.engines: Engines = StoredEngines(database)
+        self.wakes: Wakes = StoredWakes(database)
         self.decisions: Decisions = StoredDecisions(database)
         self.activity: Activities = StoredActivity(database, clock)
 

@@ -24,6 +24,10 @@ serves HTTP on the unix socket `socket`. Every request carries `x-rootlink-key: 
 With `sandbox` "kernel" the engine is behind a door of its own, and file descriptor 3 is its keeper's socket (`door/keeper.py`):
 frames of `door/frames.py` that start, signal and end what is behind other doors of the project. In the other tier there is none.
 
+`POST /hooks/{ws}/{name} HookCall` → HookAnswer is the gateway's: one call of a webhook URL. 404 when the token is not the
+function's; 503 with `x-rootlink-engine: stopping` as above. A stranger may cause it, so it is no use of the engine until the
+token is known.
+
 Answers are the envelope of CONTRACT §3. The gateway forwards `/mcp*` and `/engine/*` to the same socket unchanged, adding
 `x-rootlink-key`, `x-rootlink-principal` (id of the project key) and `x-rootlink-scopes` (comma-separated), after removing any
 header of the client's that begins with `x-rootlink-`, and its `Authorization` and `Cookie`.
@@ -141,6 +145,14 @@ class Trial(msgspec.Struct, frozen=True):
     views: list[ToolView] = []
 
 
+class Wake(msgspec.Struct, frozen=True):
+    """Why a stopped engine has to be started. `due`: Unix seconds of the next schedule. `hooks`: BLAKE3, in hex, of the token of
+    each webhook that is live."""
+
+    due: float | None = None
+    hooks: list[str] = []
+
+
 class EngineStatus(msgspec.Struct, frozen=True):
     pid: int
     idle_secs: float  # since the last call or stream ended; 0 while one is open
@@ -150,6 +162,7 @@ class EngineStatus(msgspec.Struct, frozen=True):
     mounts: int
     functions: int
     sandbox: Sandbox = "advisory"
+    wake: Wake = Wake()
 
 
 class InstallEvent(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -171,3 +184,22 @@ class Decision(msgspec.Struct, frozen=True):
     verdict: Literal["allowed", "denied"]
     reason: str
     count: int = 1
+
+
+class HookCall(msgspec.Struct, frozen=True):
+    """`input` is what the function gets; None: it is only asked whether the token is known. `delivery`: the sender's id of it;
+    what comes again under the same one is run once."""
+
+    token: str
+    input: dict[str, Any] | None = None
+    delivery: str | None = None
+
+
+class HookAnswer(msgspec.Struct, frozen=True):
+    """What the function answers its caller; which of it may go out is the gateway's to say. `failed`: the id of a run that came
+    to nothing, "" when there is none."""
+
+    status: int = 200
+    headers: dict[str, str] = {}
+    body: bytes = b""
+    failed: str | None = None

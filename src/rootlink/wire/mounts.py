@@ -31,16 +31,31 @@ class Paths(msgspec.Struct, frozen=True):
     write: list[str] = []
 
 
+class Identity(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Who a person is to their company: an ID token (OpenID Connect), and where the identity provider exchanges it (RFC 8693)
+    for one that another authorization server believes (ID-JAG). `client_id`: ours at that provider."""
+
+    token_endpoint: str
+    client_id: str
+    id_token: str
+    client_secret: str | None = None
+
+
 class OAuth(msgspec.Struct, frozen=True, omit_defaults=True):
     """A server that a person signs in to. `secret`: the vault's name for the grant (`engine/oauth/`), which may not be there yet.
-    `client_id`, `client_secret`: of a client registered beforehand; None: one registers itself. `scopes`: asked for besides what
-    the server asks for. `redirect`: where the browser comes back to: this Rootlink's `/oauth/callback`."""
+    `client_id`, and `client_secret` or `private_key` (PEM): of a client registered beforehand; None: one registers itself.
+    `scopes`: asked for besides what the server asks for. `redirect`: where the browser comes back to: this Rootlink's
+    `/oauth/callback`; "": nobody signs in, the client has a token by itself: by its own secret or key, or for an `assertion` that
+    somebody else signed (a workload's JWT, RFC 7523), or for an `identity`."""
 
     secret: str
     redirect: str
     client_id: str | None = None
     client_secret: str | None = None
     scopes: list[str] = []
+    private_key: str | None = None
+    assertion: str | None = None
+    identity: Identity | None = None
 
 
 class MountSpec(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -9,12 +9,15 @@ browser does.
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
+import json
 import secrets
 import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,7 +31,10 @@ from authlib.oauth2.rfc6749.requests import BasicOAuth2Payload
 from authlib.oauth2.rfc6750 import BearerTokenGenerator
 from authlib.oauth2.rfc7636 import CodeChallenge
 from authlib.oauth2.rfc9207 import IssuerParameter
+from joserfc import jws, jwt
+from joserfc.jwk import ECKey
 from mcp.server.mcpserver import MCPServer
+from mcp.server.transport_security import TransportSecuritySettings
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
@@ -96,6 +102,7 @@ class Token:
     until: float
     family: int
     revoked: bool = False
+    thumbprint: str = ""  # of the key it is bound to
 
     def check_client(self, client: Client) -> bool:
         return self.client_id == client.client_id
@@ -132,10 +139,16 @@ class Lies:
     slow: float = 0.0
     echo: bool = False  # the MCP server says in its refusals what it was sent
     scope: str = ""  # what the MCP server's tool wants
+    bound: bool = False  # tokens are bound to a key (DPoP)
+    nonces: bool = False  # proofs hold the nonce that their place gave
+    declined: bool = False  # the person says no
+    token: Callable[[dict[str, str]], tuple[int, dict[str, Any]]] | None = None  # instead of the token endpoint's own answer
 
 
 class Site(AuthorizationServer):  # type: ignore[misc]
-    def __init__(self) -> None:
+    """`issuer`, `origin`: by which names the two are known, where that is not how they are reached here (`ports`)."""
+
+    def __init__(self, issuer: str = "", origin: str = "") -> None:
         super().__init__()
         self.lies = Lies()
         self.clients: dict[str, Client] = {}
@@ -145,8 +158,12 @@ class Site(AuthorizationServer):  # type: ignore[misc]
         self.authorized: list[dict[str, str]] = []
         self.given: list[str] = []  # to the MCP server, as tokens
         self.families = 0
+        self.proofs: list[str] = []  # every one that was good, by its jti
+        self.more: list[Callable[..., Any]] = []  # tools of the MCP server besides
         self._sockets = [_listener(), _listener()]
-        self.issuer, self.origin = (f"http://127.0.0.1:{one.getsockname()[1]}" for one in self._sockets)
+        self.ports = [one.getsockname()[1] for one in self._sockets]
+        here = [f"http://127.0.0.1:{port}" for port in self.ports]
+        self.issuer, self.origin = issuer or here[0], origin or here[1]
         self.url = f"{self.origin}/mcp"
         self.register_token_generator("default", BearerTokenGenerator(_random, _random, lambda client, grant: self.lies.seconds))
         self.register_grant(_CodeGrant, [CodeChallenge(required=True)])
@@ -223,6 +240,7 @@ class Site(AuthorizationServer):  # type: ignore[misc]
             "token_endpoint_auth_methods_supported": ["client_secret_basic"],
             "scopes_supported": ["notes", "offline_access"],
             "authorization_response_iss_parameter_supported": True,
+            **({"dpop_signing_alg_values_supported": ["ES256"]} if self.lies.bound else {}),
         }
         return JSONResponse({name: value for name, value in {**offered, **self.lies.metadata}.items() if value is not None})
 
@@ -236,13 +254,42 @@ class Site(AuthorizationServer):  # type: ignore[misc]
         """The person is Ada, and agrees to everything."""
         self.authorized.append(dict(request.query_params))
         read = await self._read(request, request.query_params)
-        return self.create_authorization_response(read, grant_user="ada", grant=self.get_consent_grant(read, "ada"))
+        who = None if self.lies.declined else "ada"
+        return self.create_authorization_response(read, grant_user=who, grant=self.get_consent_grant(read, "ada"))
 
     async def token(self, request: Request) -> Response:
         form = await request.form()
         self.asked[str(form["grant_type"])] += 1
         await asyncio.sleep(self.lies.slow)
-        return self.create_token_response(await self._read(request, form))
+        if self.lies.token is not None:
+            status, answer = self.lies.token({name: str(value) for name, value in form.items()})
+            return JSONResponse(answer, status)
+        thumbprint = self.proved(request, f"{self.issuer}/token") if self.lies.bound else ""
+        if thumbprint is None:
+            return JSONResponse({"error": "use_dpop_nonce"}, 400, {"DPoP-Nonce": "of-the-authority"})
+        if self.lies.bound and (old := [one for one in self.tokens if one.refresh_token == form.get("refresh_token")]):
+            assert [one.thumbprint for one in old] == [thumbprint]
+        answered: Response = self.create_token_response(await self._read(request, form))
+        if self.lies.bound and answered.status_code == 200:
+            self.tokens[-1].thumbprint = thumbprint
+            return JSONResponse({**json.loads(bytes(answered.body)), "token_type": "DPoP"})
+        return answered
+
+    def proved(self, request: Request, url: str, token: str = "") -> str | None:
+        """The thumbprint of the key that a request's proof is made with (RFC 9449 §4.3), None: without the nonce."""
+        [proof] = request.headers.getlist("dpop")
+        jwk = ECKey.import_key(jws.extract_compact(proof.encode()).headers()["jwk"])
+        assert not jwk.is_private
+        read = jwt.decode(proof, jwk, algorithms=["ES256"])
+        claims = read.claims
+        assert read.header["typ"] == "dpop+jwt"
+        assert (claims["htm"], claims["htu"]) == (request.method, url)
+        assert abs(claims["iat"] - time.time()) < 60 and claims["jti"] not in self.proofs
+        digest = hashlib.sha256(token.encode()).digest()
+        assert claims.get("ath") == (base64.urlsafe_b64encode(digest).rstrip(b"=").decode() if token else None)
+        self.proofs.append(claims["jti"])
+        place = "of-the-server" if token else "of-the-authority"
+        return None if self.lies.nonces and claims.get("nonce") != place else jwk.thumbprint()
 
     async def _read(self, request: Request, data: Any) -> OAuth2Request:
         return _Read(request, {name: str(value) for name, value in data.items()})
@@ -382,19 +429,26 @@ def _notes(site: Site) -> Any:
         site.asked["add"] += 1
         return a + b
 
-    app = server.streamable_http_app()
+    for tool in site.more:
+        server.add_tool(tool)
+    app = server.streamable_http_app(transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False))
     app.router.routes.append(Route(f"{WELL_KNOWN}oauth-protected-resource/mcp", site.resource))
 
     async def guarded(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http" and scope["path"] == "/mcp":
             request = Request(scope)
-            given = request.headers.get("authorization", "").removeprefix("Bearer ")
+            scheme = "DPoP" if site.lies.bound else "Bearer"
+            given = request.headers.get("authorization", "").removeprefix(f"{scheme} ")
             site.given.append(given)
             token = site.live(given)
             about = f'resource_metadata="{site.origin}{WELL_KNOWN}oauth-protected-resource/mcp"'
             said = {"error": "invalid_token", **({"sent": given} if site.lies.echo else {})}
             if token is None or token.resource != site.url:
-                await JSONResponse(said, 401, {"WWW-Authenticate": f'Bearer {about}, scope="notes"'})(scope, receive, send)
+                await JSONResponse(said, 401, {"WWW-Authenticate": f'{scheme} {about}, scope="notes"'})(scope, receive, send)
+                return
+            if site.lies.bound and site.proved(request, f"{site.origin}/mcp", given) != token.thumbprint:
+                headers = {"WWW-Authenticate": f'DPoP error="use_dpop_nonce", {about}', "DPoP-Nonce": "of-the-server"}
+                await JSONResponse({"error": "use_dpop_nonce"}, 401, headers)(scope, receive, send)
                 return
             wanted = site.lies.scope
             if wanted and wanted not in token.scope.split() and request.headers.get("mcp-method") == "tools/call":

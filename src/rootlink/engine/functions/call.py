@@ -12,10 +12,13 @@ from collections.abc import Callable
 
 import msgspec
 
-from rootlink.engine.functions.operations import Cancel, Deliver, Digest, Fetch, Hmac, Operations, Timer
+from rootlink.engine.functions.operations import Deliver, Operation, Operations
+from rootlink.engine.functions.results import MAX_PARTS, has_too_many_parts
 from rootlink.engine.functions.run import LogLine, Outcome, failed, timestamp
 
 MAX_LOG_LINES = 1001  # the prelude stops at 1,000 and says so in one more
+MAX_LOG_CHARS = 512 << 10  # it stops at 256 Ki
+MAX_TAKEN = 112 << 20  # bytes of all events: what the prelude allows, in UTF-8
 
 
 class Log(msgspec.Struct, frozen=True, tag_field="k", tag="log"):
@@ -25,7 +28,10 @@ class Log(msgspec.Struct, frozen=True, tag_field="k", tag="log"):
 
 
 class Done(msgspec.Struct, frozen=True, tag_field="k", tag="done"):
+    """`r`: 1 if `v` is a `Response` as plain data."""
+
     v: msgspec.Raw
+    r: int = 0
 
 
 class Failed(msgspec.Struct, frozen=True, tag_field="k", tag="failed"):
@@ -34,10 +40,11 @@ class Failed(msgspec.Struct, frozen=True, tag_field="k", tag="failed"):
     s: str
 
 
-_decode = msgspec.json.Decoder(Log | Done | Failed | Fetch | Timer | Digest | Hmac | Cancel).decode
+_decode = msgspec.json.Decoder(Log | Done | Failed | Operation).decode
 _UNREADABLE = failed(
     "OutputError", "the result is not valid JSON: a string in it is not valid Unicode, or it is nested too deeply"
 )
+_TOO_MANY = failed("OutputError", f"the result holds more than {MAX_PARTS:,} lists, objects and strings (names of members too)")
 
 
 class Call:
@@ -47,6 +54,7 @@ class Call:
         self.outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self.logs: list[LogLine] = []
         self.cpu_ms = 0.0
+        self._taken = self._logged = 0
         self._make_operations = operations
         self._operations: Operations | None = None
         self.deliver: Deliver = _nowhere  # set by the worker that runs the call
@@ -56,14 +64,21 @@ class Call:
         if not self.outcome.done():
             self.outcome.set_result(outcome)
 
-    def take(self, line: bytes) -> None:
-        """One event, as the isolate wrote it."""
+    def take(self, line: bytes | memoryview) -> None:
+        """One event, as the isolate wrote it. Raises ValueError for more than any honest one writes."""
         if self.outcome.done():
             return
+        self._taken += len(line)
+        if self._taken > MAX_TAKEN:
+            raise ValueError("more than a run may say")
         try:
             event = _decode(line)
             if isinstance(event, Done):
-                self.settle(Outcome("ok", msgspec.json.decode(event.v), output_bytes=len(bytes(event.v))))
+                value = bytes(event.v)
+                if has_too_many_parts(value):
+                    self.settle(_TOO_MANY)
+                    return
+                self.settle(Outcome("ok", msgspec.json.decode(value), output_bytes=len(value), response=event.r == 1))
                 return
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             self.settle(_UNREADABLE)
@@ -77,7 +92,8 @@ class Call:
             self._operations.take(event)
 
     def _log(self, event: Log) -> None:
-        if len(self.logs) < MAX_LOG_LINES:
+        self._logged += len(event.t)
+        if len(self.logs) < MAX_LOG_LINES and self._logged <= MAX_LOG_CHARS:
             self.logs.append(LogLine(event.l[:8], event.t, _time(event.at)))
 
     async def close(self) -> None:

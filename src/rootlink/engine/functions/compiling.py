@@ -1,5 +1,10 @@
 """From a spec to a function that can run: which of a source's readings V8 takes, and whether it evaluates to a function.
 
+    module        if a statement of it may begin with `export`: its exports are taken out, one place of V8's after the other
+    expression    with less and less of what may trail it in a file
+    script        statements whose last one is the function
+    TypeScript    if none of these compiles, or the spec says so: the same once more, without the types
+
 Nothing of it runs but the body itself, once, without being called, with nothing it could ask for.
 """
 
@@ -7,17 +12,33 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
+
+import msgspec
 
 from rootlink.engine.functions.call import Call
 from rootlink.engine.functions.definition import Held
+from rootlink.engine.functions.isolates import forms
+from rootlink.engine.functions.modules import (
+    NO_DEFAULT,
+    UNEXPECTED,
+    Module,
+    NotTaken,
+    may_be_one,
+    without_dynamic_imports,
+    without_exports,
+)
 from rootlink.engine.functions.pool import Pool
 from rootlink.engine.functions.run import timestamp
-from rootlink.engine.functions.source import HINT, as_script, as_statements, check_size, complaint, readings
+from rootlink.engine.functions.source import EXPORTED, HINT, NO_IMPORT, Complaint, check_size, complaint, offset, plain, readings
+from rootlink.engine.functions.typescript import Refused, TypeScript, looks_like_it
 from rootlink.errors import Invalid
 from rootlink.wire.mounts import FunctionSpec
 
 PROBE_SECS: Final = 0.5
+MAX_STOPS: Final = 16
+"""Exports that V8 has to be asked for one by one; those at the beginning of a line are mostly found without."""
 
 
 class Compiler:
@@ -25,38 +46,116 @@ class Compiler:
 
     def __init__(self, pool: Pool, handle: Callable[[], int]) -> None:
         self._pool, self._handle = pool, handle
+        self._typescript = TypeScript()
 
     async def compile(self, ws: str, spec: FunctionSpec, version: int, connection: str | None) -> Held:
-        """Raises Invalid: where it does not compile, or that it is no function. Raises Unavailable."""
+        """Its spec says so if TypeScript was found. Raises Invalid: where it does not compile, or that it is no function. Raises
+        Unavailable."""
         check_size(spec.code)
-        now = timestamp(time.time())
-        first = ""
-        for source in readings(spec.code):
-            held = Held(self._handle(), ws, spec, source, version, connection, now)
-            words = await self._pool.check(held)
-            if not words:
-                await self._probe(held)
-                return held
-            first = first or complaint(words, source.count("\n") + 1)
-        return await self._script(ws, spec, version, connection, now, first)
+        attempt = _Attempt(self._pool, self._handle, ws, spec, version, connection)
+        code, wrong = plain(spec.code), Complaint("")
+        if spec.language != "typescript":
+            try:
+                return await attempt.javascript(code)
+            except NotTaken as error:
+                wrong = error.complaint
+                if spec.language == "javascript":
+                    raise wrong.refusal(code) from None
+        attempt.spec = msgspec.structs.replace(spec, language="typescript")
+        try:
+            stripped = await self._typescript.strip(code)
+            if stripped == code and wrong.message:
+                raise wrong.refusal(code)
+            return await attempt.javascript(stripped)
+        except (NotTaken, Refused) as error:
+            meant = spec.language == "typescript" or looks_like_it(code)
+            raise (error.complaint if meant else wrong).refusal(code) from None
 
-    async def _script(self, ws: str, spec: FunctionSpec, version: int, connection: str | None, now: str, first: str) -> Held:
-        """The body as statements whose last one is the function. Raises Invalid with `first`, what else was wrong."""
-        statements = Held(self._handle(), ws, spec, as_statements(spec.code), version, connection, now)
-        wrong = await self._pool.check(statements)
-        self._pool.forget(statements)
-        if wrong:
-            raise Invalid(first)
-        held = Held(self._handle(), ws, spec, as_script(spec.code, spec.name), version, connection, now)
+
+class _Attempt:
+    """The readings of one source."""
+
+    def __init__(
+        self, pool: Pool, handle: Callable[[], int], ws: str, spec: FunctionSpec, version: int, connection: str | None
+    ) -> None:
+        self._pool, self._handle = pool, handle
+        self._ws, self.spec, self._version, self._connection = ws, spec, version, connection
+        self._now = timestamp(time.time())
+
+    async def javascript(self, code: str) -> Held:
+        """Raises NotTaken with what was wrong with the reading that got furthest, Invalid if it compiles and is no function."""
+        if may_be_one(code):
+            module = await self._module(code)
+            if module is not None:
+                return module
+        found: list[Complaint] = []
+        for source in readings(code):
+            held, wrong = await self._check(source)
+            if wrong is None:
+                await self._refuse_dynamic_import(source)
+                await self._probe(held, HINT)
+                return held
+            found = found or [wrong]
+        source = forms.as_script(code, self._held("").file)
+        held, wrong = await self._check(source)
+        if wrong is not None:
+            raise NotTaken(max(*found, wrong, key=lambda complaint: complaint.place))
+        await self._refuse_dynamic_import(source)
         outcome = await self._pool.run(held, Call(), None, PROBE_SECS)
         if outcome.status != "ok" or outcome.output != "function":
             self._pool.forget(held)
-            raise Invalid(first)
+            last = f"a value of type {outcome.output}" if outcome.output not in (None, "thrown") else "nothing"
+            raise NotTaken(
+                Complaint(f"it is not one expression, and its last statement gives {last}, not a function", hint=EXPORTED)
+            )
         return held
 
-    async def _probe(self, held: Held) -> None:
+    async def _module(self, code: str) -> Held | None:
+        """None: it has no exports. Raises NotTaken."""
+        module = without_exports(Module(code), 0)
+        for _ in range(MAX_STOPS):
+            held, wrong = await self._check(module.source)
+            if wrong is None or UNEXPECTED not in wrong.message or wrong.line is None:
+                break
+            module = without_exports(module, offset(module.statements, wrong.line, wrong.column))
+        if wrong is not None:
+            if module.found or wrong.hint == NO_IMPORT:
+                raise NotTaken(replace(wrong, hint=EXPORTED) if wrong.hint == HINT else wrong)
+            return None
+        if not module.found or module.exported is None:
+            self._pool.forget(held)
+            if module.found:
+                raise NotTaken(Complaint("it is a module without a default export", hint=NO_DEFAULT))
+            return None
+        await self._refuse_dynamic_import(module.source)
+        await self._probe(held, EXPORTED)
+        return held
+
+    def _held(self, source: str) -> Held:
+        return Held(self._handle(), self._ws, self.spec, source, self._version, self._connection, self._now)
+
+    async def _check(self, source: str) -> tuple[Held, Complaint | None]:
+        """Held by a worker if there is no complaint."""
+        held = self._held(source)
+        words = await self._pool.check(held)
+        return held, complaint(words) if words else None
+
+    async def _refuse_dynamic_import(self, source: str) -> None:
+        """`source` compiles. Raises NotTaken if `import(…)` is in it as code."""
+        changed = without_dynamic_imports(source)
+        if changed is None:
+            return
+        held, wrong = await self._check(changed)
+        self._pool.forget(held)
+        if wrong is not None and UNEXPECTED in wrong.message:
+            raise NotTaken(Complaint("it imports another file", wrong.line, wrong.column, NO_IMPORT))
+
+    async def _probe(self, held: Held, hint: str) -> None:
         """Refuse a body that is plainly no function. One that can't be told in time, or throws, is judged when it runs."""
         outcome = await self._pool.run(held, Call(), None, PROBE_SECS)
         if outcome.status == "ok" and outcome.output not in ("function", "thrown"):
             self._pool.forget(held)
-            raise Invalid(f"the code evaluates to a value of type {outcome.output}, not to a function; {HINT}")
+            what = "exports" if hint == EXPORTED else "evaluates to"
+            raise Invalid(
+                f"the code {what} a value of type {outcome.output}, not {'' if what == 'exports' else 'to '}a function; {hint}"
+            )

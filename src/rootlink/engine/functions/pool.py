@@ -14,6 +14,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterable
 from typing import Final
+from weakref import WeakSet
 
 import structlog
 
@@ -25,6 +26,7 @@ from rootlink.engine.functions.run import Outcome, failed
 from rootlink.errors import Unavailable
 
 CHECK_SECS: Final = 10.0
+ACCOUNT_SECS: Final = 0.1  # that a run whose time is up waits for its isolate to be stopped, and so for its CPU time
 MAX_LANES: Final = 8
 
 _ALL, _SUSPECTS = 0, -1  # lanes; any other lane is the handle of the one function in it
@@ -40,10 +42,18 @@ class Pool:
         self._spare: Worker | None = None
         self._strikes: Counter[int] = Counter()
         self._turn = asyncio.Lock()  # who holds it may start processes
+        self._gone: WeakSet[Held] = WeakSet()  # forgotten, and perhaps still on the way to a worker
         self._watches: dict[Worker, asyncio.Task[None]] = {}
         self._refills: set[asyncio.Task[None]] = set()
         self._number = 0
         self._closed = False
+
+    async def warm(self) -> None:
+        """Have a worker ready before the first call asks for one. Costs nothing when there is one; never raises."""
+        try:
+            await self._ready(_ALL)
+        except Unavailable as error:
+            log.warning("no worker ahead of the first call", error=error.message)
 
     async def check(self, held: Held) -> str:
         """V8's complaint about a source, empty when it compiles. Nothing of it is run. Raises Unavailable."""
@@ -60,6 +70,9 @@ class Pool:
                 break
             except EOFError:
                 words = "V8 gave up on it"
+            except asyncio.CancelledError:
+                self.forget(held)
+                raise
         if words:
             self.forget(held)
         return words
@@ -67,6 +80,8 @@ class Pool:
     async def run(self, held: Held, call: Call, payload: bytes | None, timeout: float) -> Outcome:
         """One call, to its outcome; `payload` None: only what the body evaluates to. Raises Unavailable when no worker starts."""
         worker = await self._ready(held.handle)
+        if worker.congested:
+            raise Unavailable("more input is on its way to the isolates than they take in; try again in a moment")
         self._number += 1
         number = self._number
         worker.start(number, held, call, payload)
@@ -79,15 +94,22 @@ class Pool:
         finally:
             alarm.cancel()
             worker.finish(number)
+            if held in self._gone:
+                worker.forget(held.handle)
             await call.close()
 
     def _expire(self, worker: Worker, number: int, call: Call, timeout: float) -> None:
-        call.settle(failed("TimeoutError", f"the function took longer than {timeout:g} s", status="timeout"))
-        worker.cancel(number)
+        outcome = failed("TimeoutError", f"the function took longer than {timeout:g} s", status="timeout")
+        worker.cancel(number, outcome)
+        asyncio.get_running_loop().call_later(ACCOUNT_SECS, call.settle, outcome)
 
     def forget(self, held: Held) -> None:
         """No new call of it will come. Those in flight end as they would."""
         del self._strikes[held.handle]
+        self._gone.add(held)
+        own = self._lanes.get(held.handle)
+        if own is not None:
+            own.retire()
         for worker in self._watches:
             worker.forget(held.handle)
 
@@ -101,8 +123,10 @@ class Pool:
 
     async def _ready(self, handle: int) -> Worker:
         worker = self._lanes.get(self._lane(handle))
-        if worker is not None:
+        if worker is not None and worker.alive:
             return worker
+        if worker is not None:
+            worker.give_up()
         async with self._turn:
             lane = self._lane(handle)
             if lane not in self._lanes:

@@ -3,11 +3,12 @@
     ended before it answered the greeting    its exit code and its last words on stderr     stdio.py
     a JSON-RPC error                         passed on with its code and data               here: `cleaned`
     a result that says isError               passed on                                      here: `cleaned`
-    a success whose JSON is an error         passed on as the success it says it is         here: `confession`
+    a success that is an error               passed on as the success it says it is         here: `confession`
     tools/list fails, or is not answered     which question it was, and the server's words  here: `Start`; opening.py
 
-What the gate refused meanwhile is joined to each (refusals.py). A failure that goes to a client is looked through for known
-secrets: a server puts the URL it asked into its error, and its key with it. A success stays the bytes it was.
+Those of calls are shown in the server's state too (latest.py). What the gate refused meanwhile is joined to each (refusals.py).
+A failure that goes to a client is looked through for known secrets: a server puts the URL it asked into its error, and its key
+with it. A success stays the bytes it was.
 """
 
 from __future__ import annotations
@@ -26,9 +27,13 @@ Redact = Callable[[str], str]
 
 _FAILS = b'"isError"'
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"')  # of JSON that was read before
-_PLAINLY = 4096  # bytes; a longer success is no mere error
+PLAINLY = 4096  # bytes; a longer success is no mere error, and is not looked at
+_LINE = 500  # characters of a text that is nothing but a line of an error
+_SIGN = re.compile(rb'"(?:ok|success)\\?"\s*:\s*false|"error\\?"\s*:|"(?:Error|ERROR):')  # in JSON, or in JSON inside a text
+_ERROR_LINE = re.compile(r"(?:Error|ERROR):\s*(\S.*)\Z")  # some servers catch what goes wrong, and answer with its text
 _MENDED = 256 << 10  # bytes of a failure that holds a secret; nothing of a longer one is shown
 _PIECE = 64 << 10  # characters looked at together with as many more: the first that holds a secret ends the search
+NO_REASON = "it gave no reason"
 _TOO_LONG = "what this server says of its failure holds a secret, and is too long to be shown without it"
 _members = msgspec.json.Decoder(dict[str, Raw])
 
@@ -110,24 +115,52 @@ def answer(result: Raw) -> Any:
 def words(result: Raw) -> str | None:
     """What went wrong in the server's own words, if a tool's result is an error, or a success that is one; else None."""
     if failed(result):
-        return _text(value(result)) or "it gave no reason"
-    return confession(answer(result))
+        return _text(value(result)) or NO_REASON
+    return inside(result)
+
+
+def inside(result: Raw) -> str | None:
+    """The words of an error that a tool's result calls a success; None: it is none, or `isError` says it."""
+    held = memoryview(result)
+    if len(held) > PLAINLY or _SIGN.search(held) is None:  # all that most results cost: some microseconds
+        return None
+    said = value(result)
+    if not isinstance(said, dict) or said.get("isError") is True:
+        return None
+    text = _only_text(said)
+    line = _ERROR_LINE.match(text) if text and len(text) <= _LINE else None
+    if line is not None:
+        return line[1]
+    structured = confession(said.get("structuredContent"))
+    return structured or (confession(value(Raw(text.encode("utf-8", "replace")))) if text else None)
 
 
 def confession(said: Any) -> str | None:
-    """The words of an error that calls itself a success: `{"ok": false, "error": "invalid_auth"}` (Slack's), or an object that
-    has nothing but an error. None for any other JSON."""
-    if not isinstance(said, dict) or not (said.get("ok") is False or set(said) == {"error"}):
+    """The words of an error that calls itself a success: `{"ok": false, "error": "invalid_auth"}` (Slack's), `{"success": false}`
+    with a reason, or an object that has nothing but an error. None for any other JSON."""
+    if not isinstance(said, dict):
         return None
-    error = said.get("error")
+    reasons = (said.get("error"), said.get("message"))
+    if said.get("ok") is False or (said.get("success") is False and any(reasons)) or (set(said) == {"error"} and said["error"]):
+        return next((found for found in map(_reason, reasons) if found), NO_REASON)
+    return None
+
+
+def _reason(error: Any) -> str:
     if isinstance(error, dict):
         error = error.get("message")
-    return error if isinstance(error, str) and error else "it gave no reason"
+    return error if isinstance(error, str) else ""
 
 
 def confesses(result: Raw) -> bool:
     """Whether a result that does not say `isError` is nothing but an error."""
-    return len(bytes(result)) <= _PLAINLY and b"error" in bytes(result) and confession(answer(result)) is not None
+    return inside(result) is not None
+
+
+def _only_text(said: dict[str, Any]) -> str:
+    """Of a result that is one block of text."""
+    blocks = said.get("content")
+    return _text(said).strip() if isinstance(blocks, list) and len(blocks) == 1 else ""
 
 
 def _text(said: dict[str, Any]) -> str:

@@ -34,6 +34,7 @@ from rootlink.engine.mounts.clock import Clock
 from rootlink.engine.mounts.era import STATELESS_VERSIONS, Refused, Stateless
 from rootlink.engine.mounts.failures import Start
 from rootlink.engine.mounts.handshake import Anew, Server, shake_hands
+from rootlink.engine.mounts.latest import Latest
 from rootlink.engine.mounts.link import Link
 from rootlink.engine.mounts.listing import OF_KIND, Catalogue, Listed, differing, with_lists
 from rootlink.engine.mounts.mirrors import without_bad_mirrors
@@ -55,6 +56,7 @@ Dial = Callable[[MountSpec, Say], Awaitable[Sequence[Link]]]
 
 CALL_SECONDS = 60.0
 LOG_LINES = 200
+_CALL = "tools/call"
 _OTHER_TRANSPORT = (400, 404, 405)  # what a server of the HTTP+SSE transport says to a POST (MCP.md §1)
 
 
@@ -89,7 +91,8 @@ class Mount:
         self.ws, self.spec, self.connection = ws, spec, connection
         self.name = spec.name
         self.state: State = "starting"
-        self.error: str | None = None
+        self.error: str | None = None  # of its state
+        self._latest = Latest()
         self.catalogue = catalogue or Catalogue()
         self.listeners: list[Callable[[str, Raw], None]] = []  # every other notification of the server's: (method, params)
         self._dial, self._clock, self._changed = dial, clock, changed
@@ -120,6 +123,11 @@ class Mount:
         )
         told = partial(updated, ws)
         self._shared = Shared(self.name, clock, updated=told, reread=self._reread, unread=self._unread, levels=levels)
+
+    @property
+    def shown(self) -> str | None:
+        """What is wrong, for whoever looks at it: with its state, or else with the latest call of its tools. Not redacted."""
+        return self.error or self._latest.words
 
     # asking
 
@@ -154,13 +162,26 @@ class Mount:
             if not deadline.expired():
                 raise
             late = self._late(method, limit) if link is not None or self.state == "starting" else self._unsent(limit)
+            if link is not None:
+                self._failed(method, params, late, _refused(link, began))
             raise (late if link is None else explained(link, late, began)) from None
         except (RpcError, RootlinkError) as error:
-            if link is None or link.refusals is None:
+            if link is None:
                 raise
-            await link.refusals.await_late(began)
+            if link.refusals is not None:
+                await link.refusals.await_late(began)
+            self._failed(method, params, error, _refused(link, began))
+            if link.refusals is None:
+                raise
             raise link.refusals.explained(error, began) from error.__cause__
-        return result if link.refusals is None else await link.refusals.judged(result, began)
+        judged = result if link.refusals is None else await link.refusals.judged(result, began)
+        if method == _CALL:
+            self._latest.answered((params or {}).get("name"), result, partial(_refused, link, began))
+        return judged
+
+    def _failed(self, method: str, params: dict[str, Any] | None, error: RpcError | RootlinkError, refused: list[str]) -> None:
+        if method == _CALL:
+            self._latest.raised((params or {}).get("name"), error, refused)
 
     def _slot(self, method: str) -> contextlib.AbstractAsyncContextManager[None]:
         """A task is asked about, ended and waited for beside the calls that it outlasts."""
@@ -284,6 +305,7 @@ class Mount:
             await self._halt()
             self._restarts.forgive()
             self._stateless = None
+            self._latest.words = None
             before = self.catalogue
             failure = await self._begin(silent)
             self._life = asyncio.create_task(self._live(failure))
@@ -520,6 +542,11 @@ _WORDS: dict[State, str] = {
     "failed": "{name} is down and is not started again by itself: {error}. Restart it when its cause is gone",
     "stopped": "{name} was stopped",
 }
+
+
+def _refused(link: Link, began: float) -> list[str]:
+    """What was, since then, in words."""
+    return link.refusals.lines(began) if link.refusals is not None and link.refusals.concern(began) else []
 
 
 def _hopeless(failure: RootlinkError) -> bool:

@@ -52,7 +52,15 @@ class Credential(Protocol):
     """The sign-in that a server's requests are made with (`engine/oauth/`)."""
 
     async def token(self) -> str | None:
-        """To send as the bearer; None: nothing yet. Raises SignInNeeded, EgressBlocked, UpstreamFailed, Unavailable."""
+        """To send; None: nothing yet. Raises SignInNeeded, EgressBlocked, UpstreamFailed, Unavailable."""
+        ...
+
+    def dressed(self, token: str, method: str, url: str) -> dict[str, str]:
+        """The headers that one request is sent with."""
+        ...
+
+    def heard(self, url: str, headers: Mapping[str, str]) -> None:
+        """Headers of an answer."""
         ...
 
     async def refused(self, token: str | None, status: int, headers: Iterable[str], *, again: int) -> bool:
@@ -218,8 +226,9 @@ class RemoteLink:
         again = 0
         while True:
             token = await credential.token()
-            dressed = headers if token is None else merged(headers, {"Authorization": f"Bearer {token}"})
+            dressed = headers if token is None else merged(headers, credential.dressed(token, method, url))
             async with self._far.scope.request(method, url, headers=dressed, data=data, follow=follow) as response:
+                credential.heard(url, response.headers)
                 challenges = _challenges(response) if response.status in (401, 403) else None
                 if challenges is None or not await credential.refused(token, response.status, challenges, again=again):
                     yield response

@@ -16,19 +16,19 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
 import structlog
 
 from rootlink.engine.mounts.remote import SignInNeeded
-from rootlink.engine.oauth import tokens
+from rootlink.engine.oauth import keys, tokens
 from rootlink.engine.oauth.discovery import Challenge, challenge
 from rootlink.engine.oauth.flow import Flow
 from rootlink.engine.oauth.grant import SOON, TOO_LATE, Grant
-from rootlink.engine.oauth.places import Places, Refusal
+from rootlink.engine.oauth.places import NONCE, USE_NONCE, Places, Refusal
 from rootlink.errors import RootlinkError, Unavailable
-from rootlink.wire.mounts import MountSpec
+from rootlink.wire.mounts import MountSpec, OAuth
 
 log = structlog.get_logger(__name__)
 HANDED_OVER_SECONDS = 20.0  # for a grant that an earlier engine left sealed
@@ -40,7 +40,7 @@ _FINAL = frozenset({"invalid_grant", "invalid_client", "unauthorized_client", "i
 
 class Account:
     """`spec`: with its references filled in. `keep` seals a new grant and writes it down; `spawn` owns tasks; `page` begins a
-    sign-in and answers its link."""
+    sign-in and answers its link; `asked` is what the mount asks for by now."""
 
     def __init__(
         self,
@@ -51,6 +51,7 @@ class Account:
         keep: Callable[[Account, Grant], None],
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         page: Callable[[Account], Coroutine[Any, Any, str]],
+        asked: Callable[[Account], OAuth],
         now: Callable[[], float] = time.time,
     ) -> None:
         assert spec.oauth is not None
@@ -58,11 +59,13 @@ class Account:
         self.grant: Grant | None = None
         self.said = Challenge()  # with the last refusal that needs a sign-in
         self.flow: Flow | None = None
-        self._keep, self._spawn, self._page, self._now = keep, spawn, page, now
+        self._keep, self._spawn, self._page, self._asked, self._now = keep, spawn, page, asked, now
+        self._key: keys.Key | None = None  # of the grant in use
         self._renewing: asyncio.Task[None] | None = None
         self._renewal: Grant | None = None  # the last one made here
         self._refused_at = -math.inf  # when it was, as soon as it was made
         self._refusal = ""  # why the authorization server renews it no more
+        self._refused: OAuth | None = None  # as it was asked for then
         self._current = asyncio.Event()  # no newer grant is on its way
         self._current.set()
         self._not_before = 0.0
@@ -108,6 +111,25 @@ class Account:
 
     async def token(self) -> str | None:
         """To send now; None before the first sign-in. Raises SignInNeeded, EgressBlocked, UpstreamFailed, Unavailable."""
+        token = await self._token()
+        if self.grant is not None and self.grant.key is not None and (self._key is None or self._key.pem != self.grant.key):
+            await keys.loaded()
+            self._key = keys.Key(self.grant.key)
+            return await self.token()  # there may be another one by now
+        return token
+
+    def dressed(self, token: str, method: str, url: str) -> dict[str, str]:
+        """The headers that a request is sent with."""
+        if self.grant is None or self.grant.key is None or self._key is None:
+            return {"Authorization": f"Bearer {token}"}
+        proof = keys.proof(self._key, method, url, self._now(), nonce=self.places.nonce(url), token=token)
+        return {"Authorization": f"DPoP {token}", "DPoP": proof}
+
+    def heard(self, url: str, headers: Mapping[str, str]) -> None:
+        """What was answered, for the next proof."""
+        self.places.heard(url, headers.get(NONCE))
+
+    async def _token(self) -> str | None:
         grant, now = self.grant, self._now()
         if grant is None or grant.fresh(now, SOON) or not grant.renewable:
             return None if grant is None else grant.access_token
@@ -126,6 +148,8 @@ class Account:
                 return False
             self.said = said
             raise self._needed()
+        if said.error == USE_NONCE and grant is not None and grant.key is not None:
+            return again < MOST_AGAIN
         if grant is not None and again < MOST_AGAIN:
             if token != grant.access_token:
                 return True
@@ -149,6 +173,11 @@ class Account:
         return await self._page(self)
 
     def _needed(self) -> SignInNeeded:
+        if self.grant is not None and self.grant.alone:
+            return SignInNeeded(
+                f"{self.name} does not take what this connection signs in with any more; ask the operator to put a new one into "
+                "the vault with: rootlink secrets set"
+            )
         more = sorted(set(self.said.scopes or ()) - set(self.grant.scope)) if self.grant is not None else []
         if self.grant is None:
             why = "wants to be signed in to"
@@ -162,7 +191,7 @@ class Account:
 
     async def _renewed(self, old: Grant) -> Grant:
         """The grant after `old`. Raises."""
-        if self._refusal:
+        if self._refusal and not (old.alone and self._asked(self) != self._refused):
             raise self._needed()
         if self._renewing is None and self.grant is old:
             self._begin_renewal(old)
@@ -193,10 +222,11 @@ class Account:
         if grant is None or grant.made > old.made:
             return
         try:
-            fresh = await tokens.renewed(self.places, grant, self._now())
+            asked = self._asked(self)
+            fresh = await tokens.renewed(self.places, grant, self._now(), asked)
         except Refusal as refusal:
             if refusal.code_said in _FINAL and self.grant is grant:
-                self._refusal = refusal.code_said
+                self._refusal, self._refused = refusal.code_said, asked
                 raise self._needed() from None
             raise
         if self.grant is grant:  # else somebody signed in meanwhile

@@ -22,7 +22,7 @@ import structlog
 from rootlink.engine.mounts.mount import silent
 from rootlink.engine.mounts.remote import SignInNeeded
 from rootlink.engine.mounts.spec import Values, filled
-from rootlink.engine.oauth import discovery, flow, registration, tokens
+from rootlink.engine.oauth import discovery, flow, keys, registration, tokens
 from rootlink.engine.oauth.account import Account
 from rootlink.engine.oauth.flow import Flow
 from rootlink.engine.oauth.grant import Grant, written
@@ -32,7 +32,7 @@ from rootlink.engine.state import State
 from rootlink.errors import Invalid, NotFound, RootlinkError, Unavailable
 from rootlink.redaction import Redactor
 from rootlink.wire import engine as wire
-from rootlink.wire.mounts import Desired, MountSpec, OAuth, Step
+from rootlink.wire.mounts import Desired, Identity, MountSpec, OAuth, Step
 
 log = structlog.get_logger(__name__)
 SIGN_IN_SECONDS = 600.0
@@ -124,7 +124,7 @@ class Accounts:
 
     def _made(self, ws: str, spec: MountSpec) -> Account:
         places = Places(spec.name, self._outbound.scope(spec.name, spec.egress), self._private, self._redactor)
-        return Account(ws, spec, places, keep=self._keep, spawn=self._spawn, page=self._page)
+        return Account(ws, spec, places, keep=self._keep, spawn=self._spawn, page=self._page, asked=self._asked)
 
     def _filled(self, spec: MountSpec) -> MountSpec:
         """With references filled in, as far as a sign-in needs it."""
@@ -134,10 +134,24 @@ class Accounts:
         def put(text: str | None) -> str | None:
             return None if text is None else filled(spec.name, text, values)
 
+        identity = spec.oauth.identity
+        if identity is not None:
+            identity = Identity(
+                put(identity.token_endpoint) or "",
+                put(identity.client_id) or "",
+                put(identity.id_token) or "",
+                put(identity.client_secret),
+            )
         asked = msgspec.structs.replace(
-            spec.oauth, client_id=put(spec.oauth.client_id), client_secret=put(spec.oauth.client_secret)
+            spec.oauth,
+            client_id=put(spec.oauth.client_id),
+            client_secret=put(spec.oauth.client_secret),
+            private_key=put(spec.oauth.private_key),
+            assertion=put(spec.oauth.assertion),
+            identity=identity,
         )
-        self._redactor.learn([asked.client_secret] if asked.client_secret else [])
+        theirs = (identity.id_token, identity.client_secret) if identity is not None else ()
+        self._redactor.learn([each for each in (asked.client_secret, asked.private_key, asked.assertion, *theirs) if each])
         return msgspec.structs.replace(spec, endpoint=put(spec.endpoint), oauth=asked)
 
     # a connect
@@ -175,15 +189,30 @@ class Accounts:
         raise Unavailable(f"nobody signed in to {spec.name} within {SIGN_IN_SECONDS / 60:.0f} minutes; connect it again")
 
     async def _alone(self, account: Account) -> None:
-        """Without a redirect there is nobody to sign in: the client's own secret does."""
-        spec = account.spec
+        """Without a redirect there is nobody to sign in: the client does by itself."""
+        spec, asked = account.spec, account.asked
         found = await discovery.discover(account.places, spec.endpoint or "", account.said)
-        if account.asked.client_id is None or account.asked.client_secret is None:
-            raise Invalid(f"{spec.name}: to sign in without a person, a client_id and a client_secret are needed")
-        client = registration.beforehand(found.authority, account.asked)
-        scope = flow.scope_of(found, account.said, account.asked.scopes, None)
-        grant = await tokens.alone(account.places, found.authority, client, resource=found.resource, scope=scope, now=time.time())
+        own = asked.client_secret or asked.private_key or asked.assertion or asked.identity
+        if asked.client_id is None or own is None:
+            raise Invalid(f"{spec.name}: to sign in without a person, a client_id and a client_secret or private key are needed")
+        scope = flow.scope_of(found, account.said, asked.scopes, None)
+        grant = await tokens.alone(
+            account.places,
+            found.authority,
+            asked,
+            resource=found.resource,
+            scope=scope,
+            now=time.time(),
+            key=await self._key_for(found),
+        )
         self._keep(account, grant)
+
+    async def _key_for(self, found: discovery.Found) -> str | None:
+        """Of the tokens that are about to be asked for."""
+        if not found.bound:
+            return None
+        await keys.loaded()
+        return keys.made()
 
     # a sign-in
 
@@ -230,7 +259,17 @@ class Accounts:
             self._redactor.learn([client.secret])
         scope = flow.scope_of(found, account.said, asked.scopes, account.grant)
         until = now + SIGN_IN_SECONDS
-        return Flow(self._project, found.authority, client, asked.redirect, found.resource, scope, until, account.said)
+        return Flow(
+            self._project,
+            found.authority,
+            client,
+            asked.redirect,
+            found.resource,
+            scope,
+            until,
+            account.said,
+            await self._key_for(found),
+        )
 
     def _asked(self, account: Account) -> OAuth:
         """As it is now: its client's secret may have been rotated since it was mounted."""
@@ -260,6 +299,7 @@ class Accounts:
                 resource=sign_in.resource,
                 scope=sign_in.scope,
                 now=max(time.time(), account.grant.made + 0.001 if account.grant is not None else 0.0),
+                key=sign_in.key,
             )
             if self._accounts.get(account.asked.secret) is not account:
                 raise NotFound(GONE)

@@ -18,24 +18,26 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from rootlink.engine.oauth.keys import ALGORITHM
 from rootlink.engine.oauth.places import Places
 from rootlink.errors import UpstreamFailed
 
 MOST_SCOPES = 100
 _RESOURCE = "/.well-known/oauth-protected-resource"
 _OAUTH, _OPENID = "/.well-known/oauth-authorization-server", "/.well-known/openid-configuration"
-_SCHEME = re.compile(r"\s*Bearer(?:\s+|\Z)", re.IGNORECASE)
+_SCHEME = re.compile(r"\s*(Bearer|DPoP)(?:\s+|\Z)", re.IGNORECASE)
 _PARAMETER = re.compile(r'\s*([A-Za-z0-9_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))\s*(?:,|\Z)')
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,200}\Z")  # RFC 6749 §3.3
 
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """What a server said when it refused. `scopes` None: nothing of them."""
+    """What a server said when it refused. `scopes` None: nothing of them. `bound`: it takes tokens with proofs (DPoP)."""
 
     error: str = ""
     metadata: str | None = None
     scopes: tuple[str, ...] | None = None
+    bound: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,29 +52,34 @@ class Authority:
     scopes: tuple[str, ...] = ()
     iss: bool = False
     documents: bool = False  # takes the URL of a client's metadata as its id
+    proofs: tuple[str, ...] = ()  # algorithms of proofs that it binds tokens to (RFC 9449)
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """`resource`: as it is named in requests for tokens. `scopes`: what to ask for, unless the challenge said."""
+    """`resource`: as it is named in requests for tokens. `scopes`: what to ask for, unless the challenge said. `bound`: tokens
+    are asked for with proofs, because the server wants that and its authority can do it."""
 
     authority: Authority
     resource: str
     scopes: tuple[str, ...] = ()
+    bound: bool = False
 
 
 def challenge(headers: Iterable[str]) -> Challenge:
-    """The Bearer challenge of `WWW-Authenticate` headers; what can't be read is left out."""
-    for header in headers:
-        begin = _SCHEME.match(header)
-        if begin is None:
-            continue
-        members = dict(_parameters(header[begin.end() :]))
-        scope = members.get("scope")
-        return Challenge(
-            members.get("error", "")[:100], members.get("resource_metadata"), None if scope is None else scopes_of(scope)
-        )
-    return Challenge()
+    """The first challenge of `WWW-Authenticate` headers that is for tokens; what can't be read is left out."""
+    found = [(header, begin) for header in headers if (begin := _SCHEME.match(header)) is not None]
+    if not found:
+        return Challenge()
+    header, begin = found[0]
+    members = dict(_parameters(header[begin.end() :]))
+    scope = members.get("scope")
+    return Challenge(
+        members.get("error", "")[:100],
+        members.get("resource_metadata"),
+        None if scope is None else scopes_of(scope),
+        any(begin[1].lower() == "dpop" for _, begin in found),
+    )
 
 
 def _parameters(text: str) -> Iterator[tuple[str, str]]:
@@ -96,14 +103,16 @@ async def discover(places: Places, endpoint: str, said: Challenge) -> Found:
     if resource is None:
         origin = places.origin(endpoint)
         authority = await _authority(places, origin) or _by_default(origin)
-        return Found(authority, _bare(endpoint))
+        return Found(authority, _bare(endpoint), bound=said.bound and ALGORITHM in authority.proofs)
     issuers = _texts(resource.get("authorization_servers"))
     if not issuers:
         raise UpstreamFailed(f"{places.name} names no authorization server to sign in at")
     found = await _authority(places, issuers[0])
     if found is None:
         raise UpstreamFailed(f"{places.name}: its authorization server publishes no metadata, so nobody can sign in there")
-    return Found(found, str(resource["resource"]), scopes_of(resource.get("scopes_supported")))
+    wants = said.bound or resource.get("dpop_bound_access_tokens_required") is True
+    scopes = scopes_of(resource.get("scopes_supported"))
+    return Found(found, str(resource["resource"]), scopes, bound=wants and ALGORITHM in found.proofs)
 
 
 def _bare(endpoint: str) -> str:
@@ -152,6 +161,7 @@ def _read(places: Places, issuer: str, found: dict[str, Any]) -> Authority:
         scopes=scopes_of(found.get("scopes_supported")),
         iss=found.get("authorization_response_iss_parameter_supported") is True,
         documents=found.get("client_id_metadata_document_supported") is True,
+        proofs=_texts(found.get("dpop_signing_alg_values_supported")),
     )
 
 

@@ -52,6 +52,7 @@ class Flow:
     scope: tuple[str, ...]
     until: float  # monotonic seconds
     said: Challenge = field(default_factory=Challenge)  # why it was begun
+    key: str | None = field(default=None, repr=False)  # the tokens are to be bound to it
     state: str = ""
     verifier: str = field(default_factory=_random, repr=False)
     ended: asyncio.Future[Grant] = field(default_factory=lambda: asyncio.get_running_loop().create_future())

@@ -10,13 +10,14 @@ from typing import Literal
 
 import msgspec
 
-Method = Literal["none", "client_secret_basic", "client_secret_post"]
+Method = Literal["none", "client_secret_basic", "client_secret_post", "private_key_jwt"]
 SOON = 60.0  # seconds before its end in which a token is renewed in the background
 TOO_LATE = 5.0  # seconds before its end from which it is not used any more
 
 
 class Registered(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A client at one authorization server. `method`: how it says at the token endpoint who it is."""
+    """A client at one authorization server. `method`: how it says at the token endpoint who it is; of `private_key_jwt` the
+    secret is a key (keys.py)."""
 
     id: str
     secret: str | None = None
@@ -28,7 +29,8 @@ class Registered(msgspec.Struct, frozen=True, omit_defaults=True):
 
 class Grant(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="rootlink", tag="oauth-grant"):
     """`expires`, `made`: Unix seconds. `expires` None: not known. `scope`: what was asked for at the sign-in, and granted
-    besides. `alone`: a client's own, which nobody signs in for (client_credentials)."""
+    besides. `alone`: a client's own, which nobody signs in for. `key`: the tokens are worth something only together with its
+    signature (DPoP)."""
 
     issuer: str
     token_endpoint: str
@@ -40,6 +42,7 @@ class Grant(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="rootlink
     expires: float | None = None
     scope: tuple[str, ...] = ()
     alone: bool = False
+    key: str | None = None
 
     def __repr__(self) -> str:
         return f"Grant({self.issuer}, made {self.made:.0f})"
@@ -52,7 +55,7 @@ class Grant(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="rootlink
         return self.alone or self.refresh_token is not None
 
     def secrets(self) -> Iterator[str]:
-        yield from (value for value in (self.access_token, self.refresh_token, self.client.secret) if value)
+        yield from (value for value in (self.access_token, self.refresh_token, self.client.secret, self.key) if value)
 
 
 def written(grant: Grant) -> str:

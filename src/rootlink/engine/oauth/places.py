@@ -4,13 +4,16 @@ Rule 1. https. http for an address written in the URL that is a loopback one or 
         for `localhost`.
 Rule 2. No user name, no fragment; what `egress/urls.py` reads plainly as one host. A link for a person is plain ASCII besides.
 Rule 3. No redirect is followed: a code, a client's secret or a refresh token goes to the URL that was checked or nowhere.
-Rule 4. An answer has at most `CAP` bytes and `SECONDS`, and must be a JSON object.
+Rule 4. A proof (DPoP) is made for one request. The nonce a place gives goes into the next one to it.
+Rule 5. An answer has at most `CAP` bytes and `SECONDS`, and must be a JSON object.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import re
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote_plus, urlencode
@@ -19,6 +22,7 @@ import msgspec
 
 from rootlink.egress import addresses, urls
 from rootlink.egress.policy import Decision
+from rootlink.engine.oauth import keys
 from rootlink.engine.oauth.grant import Registered
 from rootlink.engine.outbound import Scope, read_capped
 from rootlink.errors import TooLarge, UpstreamFailed
@@ -27,6 +31,9 @@ CAP = 256 << 10
 SECONDS = 20.0
 SHOWN = 200  # characters of another side's words
 _PLAIN = re.compile(r"[\x21-\x7e]+\Z")
+_NONCE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,1024}\Z")  # RFC 9449 §8.1
+NONCE, USE_NONCE = "DPoP-Nonce", "use_dpop_nonce"
+ASSERTED = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _LOCAL = addresses.networks(["127.0.0.0/8", "::1/128"])
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -45,6 +52,7 @@ class Places:
     def __init__(self, name: str, scope: Scope, private: list[str], redact: Callable[[str], str]) -> None:
         self.name, self.scope, self.redact = name, scope, redact
         self._plain_http = (*_LOCAL, *addresses.networks(private))
+        self._nonces: dict[str, str] = {}  # by origin
 
     def origin(self, url: str) -> str:
         """`https://host:port` of a URL that rule 1 and 2 let through."""
@@ -100,26 +108,52 @@ class Places:
                 return None
             return _object(await self._body(response, what))
 
-    async def post(
-        self, url: str, what: str, *, form: Mapping[str, str] | None = None, json: Any = None, client: Registered | None = None
+    async def post(self, url: str, what: str, json: Any) -> dict[str, Any]:
+        """The JSON object answered. Raises EgressBlocked, Refusal, UpstreamFailed."""
+        return await self._posted(url, what, {"Content-Type": "application/json"}, msgspec.json.encode(json))
+
+    async def tokens(
+        self, url: str, what: str, form: Mapping[str, str], client: Registered, issuer: str, key: str | None = None
     ) -> dict[str, Any]:
-        """The JSON object answered. `client` says who it is by its method. Raises EgressBlocked, Refusal, UpstreamFailed."""
-        headers = {"Accept": "application/json"}
-        if json is not None:
-            data = msgspec.json.encode(json)
-            headers["Content-Type"] = "application/json"
-        else:
-            fields = dict(form or {})
-            headers |= _identified(client, fields) if client is not None else {}
-            data = urlencode(fields).encode()
-            headers["Content-Type"] = "application/x-www-form-urlencoded"
+        """What a token endpoint answered. `client` says who it is by its method; `key`: the tokens are to be bound to it. Raises
+        Invalid, EgressBlocked, Refusal, UpstreamFailed."""
+        if key is not None:
+            await keys.loaded()
+        before = self.nonce(url)
+        try:
+            return await self._asked(url, what, form, client, issuer, key)
+        except Refusal as refusal:
+            if refusal.code_said != USE_NONCE or self.nonce(url) == before:
+                raise
+        return await self._asked(url, what, form, client, issuer, key)
+
+    async def _asked(
+        self, url: str, what: str, form: Mapping[str, str], client: Registered, issuer: str, key: str | None
+    ) -> dict[str, Any]:
+        fields = dict(form)
+        headers = {"Content-Type": "application/x-www-form-urlencoded", **await _identified(client, issuer, fields)}
+        if key is not None:
+            headers["DPoP"] = keys.proof(keys.Key(key), "POST", url, time.time(), nonce=self.nonce(url))
+        return await self._posted(url, what, headers, urlencode(fields).encode())
+
+    async def _posted(self, url: str, what: str, headers: dict[str, str], data: bytes) -> dict[str, Any]:
+        headers = {"Accept": "application/json", **headers}
         async with self.scope.request("POST", self.checked(url, what), headers=headers, data=data, timeout=SECONDS) as response:
+            self.heard(url, response.headers.get(NONCE))
             body = _object(await self._body(response, what))
             if response.status in (200, 201) and body is not None:
                 if isinstance(body.get("error"), str) and "access_token" not in body:  # some say so with 200
                     raise self.refusal(what, body, 400)
                 return body
             raise self.refusal(what, body or {}, response.status)
+
+    def nonce(self, url: str) -> str | None:
+        """What the next proof for this place must hold."""
+        return self._nonces.get(self.origin(url))
+
+    def heard(self, url: str, nonce: str | None) -> None:
+        if nonce is not None and _NONCE.match(nonce):
+            self._nonces[self.origin(url)] = nonce
 
     def refusal(self, what: str, body: Mapping[str, Any], status: int) -> Refusal:
         code = body.get("error")
@@ -148,12 +182,19 @@ def _object(body: bytes) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _identified(client: Registered, fields: dict[str, str]) -> dict[str, str]:
-    """Who asks, in the header or, put into `fields`, in the form (RFC 6749 §2.3.1)."""
+async def _identified(client: Registered, issuer: str, fields: dict[str, str]) -> dict[str, str]:
+    """Who asks, in the header or, put into `fields`, in the form (RFC 6749 §2.3.1, RFC 7523 §2.2). Raises Invalid."""
     if client.method == "client_secret_basic":
         pair = f"{quote_plus(client.id)}:{quote_plus(client.secret or '')}".encode()
         return {"Authorization": f"Basic {base64.b64encode(pair).decode()}"}
     fields["client_id"] = client.id
     if client.method == "client_secret_post" and client.secret is not None:
         fields["client_secret"] = client.secret
+    if client.method == "private_key_jwt":
+        fields["client_assertion_type"] = ASSERTED
+        fields["client_assertion"] = await asyncio.to_thread(_assertion, client, issuer)
     return {}
+
+
+def _assertion(client: Registered, issuer: str) -> str:
+    return keys.assertion(keys.Key(client.secret or ""), client.id, issuer, time.time())

@@ -29,7 +29,7 @@ async def client(places: Places, authority: Authority, asked: OAuth, before: Gra
     elsewhere = before is not None and before.issuer != authority.issuer
     document = asked.client_id is not None and asked.client_id.startswith("https://")
     if asked.client_id is not None and not document:
-        if elsewhere and asked.client_secret is not None:
+        if elsewhere and (asked.client_secret is not None or asked.private_key is not None):
             raise UpstreamFailed(
                 f"{places.name} names another authorization server than the one its client was registered at; if that is right, "
                 "disconnect it, register a client there, and connect it again"
@@ -48,6 +48,8 @@ async def client(places: Places, authority: Authority, asked: OAuth, before: Gra
 
 def beforehand(authority: Authority, asked: OAuth) -> Registered:
     assert asked.client_id is not None
+    if asked.private_key is not None:
+        return Registered(asked.client_id, asked.private_key, "private_key_jwt")
     if asked.client_secret is None:
         return Registered(asked.client_id)
     offered = authority.methods or _METHODS[:1]  # RFC 8414: basic, unless it says otherwise
@@ -61,7 +63,7 @@ async def _registered(places: Places, authority: Authority, asked: OAuth) -> Reg
     answer = await places.post(
         authority.register or "",
         "the registration of a client",
-        json={
+        {
             "client_name": NAME,
             "redirect_uris": [asked.redirect],
             "grant_types": ["authorization_code", "refresh_token"],

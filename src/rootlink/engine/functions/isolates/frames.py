@@ -8,10 +8,12 @@ Every frame is a header of 21 bytes and a body. The header says how long the bod
     FORGET   function                                      EVENTS   function        lines `<call> <JSON of an event>`
     INVOKE   function, call  JSON for the prelude          ENDED    function, call  an `Ending`: stopped, not done
     PROBE    function, call                                RETIRE   function        wedged or too fat: no more work, then kill
-    DELIVER  function, call  `<operation> <JSON>`        SPENT    function, call  microseconds of CPU; just before a call's end
+    DELIVER  function, call  `<operation> <JSON>`          SPENT    function, call  microseconds of CPU; just before a call's end
     CANCEL   function, call                                (answered by ENDED or by the call's own last event)
+                                                           REPLACE                  idle and fat: no more work, kill when empty
 
-What a worker sends is untrusted: V8 may have been taken over by the code it runs.
+What a worker sends is untrusted: V8 may have been taken over by the code it runs. EVENTS hold at most `MAX_EVENTS` bytes, or a
+single event of at most `MAX_FRAME_BACK`.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ from typing import Final
 
 HEADER: Final = struct.Struct("<IBQQ")
 MAX_FRAME: Final = 64 << 20  # bytes; a body above it ends the connection
+MAX_FRAME_BACK: Final = 16 << 20  # the same, from a worker: a result of `WorkerLimits.output_chars` in UTF-8, and to spare
+MAX_EVENTS: Final = 16 << 10  # the engine's event loop takes a frame in one go
 
 
 class ToWorker(IntEnum):
@@ -40,6 +44,7 @@ class FromWorker(IntEnum):
     ENDED = 3
     RETIRE = 4
     SPENT = 5
+    REPLACE = 6
 
 
 class Ending(StrEnum):
@@ -50,6 +55,7 @@ class Ending(StrEnum):
     CPU = "cpu"
     HEAP = "heap"
     MEMORY = "memory"  # of the whole worker; this isolate had grown most
+    LARGE = "large"  # it said more at once than a frame may hold
     NEIGHBOUR = "neighbour"  # another call in the same isolate was cancelled and did not yield
     BROKEN = "broken"
 
@@ -57,7 +63,7 @@ class Ending(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Definition:
     """A function for a worker. `heap` in bytes, `cpu` in seconds of one stretch. `check`: compile now and answer DEFINED.
-    `fresh`: each call in an isolate of its own, ended after it."""
+    `name`: of the author's file, as stacks show it. `fresh`: each call in an isolate of its own, ended after it."""
 
     name: str
     source: str

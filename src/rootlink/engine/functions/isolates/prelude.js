@@ -18,6 +18,7 @@ const KEY = (() => {
   const now = Date.now;
   const limits = 'LIMITS';
   const sources = 'APIS';
+  const READS = 20000; // of streamed answers, one at a time for each; they are apart from the other operations
 
   // Progress without the host (waitAsync, finalizers) would be missed by a drain; WebAssembly brings SharedArrayBuffer back.
   for (const name of ['WebAssembly', 'SharedArrayBuffer', 'Atomics', 'WeakRef', 'FinalizationRegistry', 'console']) delete G[name];
@@ -26,8 +27,11 @@ const KEY = (() => {
   let finished = '';
   let body = null;
   let wanted = [];
+  let file = ''; // the author's, as stacks name it
+  let lead = 0; // how much of the first line of the body's script stands before it
   const live = create(null); // its state, by call
   const loaded = create(null); // what a file of apis/ made, by name
+  let running = null; // whose step this is: V8 runs all of a step's microtasks before the host's next script
 
   // ── saying things to the host ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -50,7 +54,9 @@ const KEY = (() => {
 
   const failure = (n, m, s = '') => stringify({ k: 'failed', n, m, s });
 
+  // `Error` means a DOMException, as the platform throws for everything that is not the caller's type or range.
   const fault = (name, message, Base = TypeError) => {
+    if (Base === Error) return new (need('dom').DOMException)(message, name);
     const error = new Base(message);
     if (name !== error.name) defineProperty(error, 'name', { value: name, writable: true, enumerable: false, configurable: true });
     return error;
@@ -59,14 +65,21 @@ const KEY = (() => {
   // An operation of the host's. Resolves with its answer, or throws what the host refused it with.
   const ask = async (call, kind, fields) => judge(await new P((resolve) => post(call, kind, fields, resolve)));
 
+  const DOM = /^(?:Abort|Timeout|NotSupported|Data|Operation|InvalidAccess|InvalidState|QuotaExceeded)Error$/;
+
   const judge = (answer) => {
     if (answer.e === undefined) return answer;
-    throw fault(answer.n ?? 'TypeError', answer.e);
+    const name = answer.n ?? 'TypeError';
+    throw fault(name, answer.e, DOM.test(name) ? Error : TypeError);
   };
 
   const post = (call, kind, fields, resolve) => {
     const operation = ++call.operations;
-    if (operation > limits.operations) throw fault('LimitError', `too many host operations: at most ${limits.operations} a run`, RangeError);
+    if (kind === 'read') {
+      if (++call.reads > READS) throw fault('LimitError', `too many pieces of answers: at most ${READS} a run`, RangeError);
+    } else if (operation - call.reads > limits.operations) {
+      throw fault('LimitError', `too many host operations: at most ${limits.operations} a run`, RangeError);
+    }
     const event = stringify({ k: kind, i: operation, ...fields });
     call.said += event.length;
     if (call.said > limits.operationChars) throw fault('LimitError', 'the run sends too much: request bodies and data together are over the limit', RangeError);
@@ -78,8 +91,11 @@ const KEY = (() => {
   const cancel = (call, operation) => {
     if (call.waits[operation] === undefined) return;
     delete call.waits[operation];
-    emit(call, stringify({ k: 'cancel', i: operation }));
+    stop(call, operation);
   };
+
+  // The host may end what it still does for an operation, answered or not.
+  const stop = (call, operation) => emit(call, stringify({ k: 'cancel', i: operation }));
 
   // ── showing values and errors ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -106,11 +122,26 @@ const KEY = (() => {
     return attempt(() => stringify(value) ?? text(value), attempt(() => text(value), '?'));
   };
 
-  // Frames of the author's own source; the prelude's and the host's scripts are nobody's business.
-  const stackOf = (error) => {
-    const lines = text(error.stack).slice(0, 8000).split('\n');
-    return lines.filter((line) => !/rootlink:|^\s+at <anonymous>:1:\d+$/.test(line)).join('\n').slice(0, 4000);
+  // Stacks show the author's own frames, at the places in the author's file; V8 asks for a stack's text when it is first read.
+  const heading = Function.prototype.call.bind(Error.prototype.toString);
+
+  const framed = (frame, among) => {
+    const line = `${frame}`;
+    if (/rootlink:(?!body:)|^<anonymous>:1:\d+$/.test(line)) return among; // the prelude's, the host's
+    let around = false;
+    // Of an eval of the body's own, V8 names the place it is at without the script's name.
+    const shown = line.replace(/(?:rootlink:body|(?<=eval at [^()]* \()<anonymous>):(\d+):(\d+)/g, (_, row, column) => {
+      if (row !== '1') return `${file}:${row}:${column}`;
+      around ||= +column <= lead;
+      return `${file}:1:${column > lead ? column - lead : 1}`;
+    });
+    return around && among ? among : `${among}\n    at ${shown.replace('$default', 'default')}`;
   };
+
+  Error.prepareStackTrace = (error, frames) =>
+    attempt(() => heading(error), 'Error') + attempt(() => frames.reduce((among, frame) => framed(frame, among), ''), '');
+
+  const stackOf = (error) => text(error.stack).slice(0, 4000);
 
   const failed = (error) => {
     const known = isError(error);
@@ -136,7 +167,8 @@ const KEY = (() => {
     return false;
   };
 
-  const done = (value) => {
+  // `mark` is a member of the event beside the value, where no value can put one.
+  const done = (value, mark = '') => {
     let json;
     try {
       json = stringify(value === undefined ? null : value);
@@ -146,12 +178,14 @@ const KEY = (() => {
     if (json === undefined) return failure('OutputError', `the result is not JSON: it is a ${typeof value}`);
     if (json.length > limits.output) return failure('OutputError', `the result is larger than ${limits.output} characters`);
     if (tooDeep(json)) return failure('OutputError', `the result is nested deeper than ${limits.depth} levels`);
-    return `{"k":"done","v":${json}}`;
+    return `{"k":"done","v":${json}${mark}}`;
   };
 
   // ── what a body is given ───────────────────────────────────────────────────────────────────────────────────────────────
 
-  const need = (file) => (loaded[file] ??= harden(evaluate(sources[file])(bridge)));
+  // In brackets V8 compiles a function at once; any other it reads twice.
+  const bracketed = (file) => `(${sources[file].replace(/;\s*(?:\/\/#.*)?$/, '')})\n//# sourceURL=rootlink:${file}`;
+  const need = (file) => (loaded[file] ??= harden(evaluate(bracketed(file))(bridge)));
 
   const logger = (call) => {
     const say = (level) => (...values) => {
@@ -173,9 +207,22 @@ const KEY = (() => {
     }
   };
 
+  const sleep = (call, delay, ring) => post(call, 'timer', { ms: Math.min(Math.max(+delay || 0, 0), 2 ** 31) }, ring);
+
   const timer = (call) => (callback, delay = 0, ...values) => {
     if (typeof callback !== 'function') throw new TypeError('setTimeout needs a function');
-    return post(call, 'timer', { ms: Math.min(Math.max(+delay || 0, 0), 2 ** 31) }, () => guarded(call, callback, values));
+    const id = sleep(call, delay, () => {
+      delete call.timers[id];
+      guarded(call, callback, values);
+    });
+    return (call.timers[id] = id);
+  };
+
+  const clear = (call) => (id) => {
+    const operation = attempt(() => call.timers[id], undefined);
+    if (operation === undefined) return;
+    delete call.timers[id];
+    cancel(call, operation);
   };
 
   const microtask = (call) => (callback) => {
@@ -185,12 +232,28 @@ const KEY = (() => {
 
   const shared = (file, name) => () => need(file)[name];
   const own = (file, name) => (call) => (call.own[file] ??= need(file)(call))[name];
+  const made = (file, name) => (call) => need(file)[name](call);
 
   const offers = {
-    fetch: own('fetch', 'fetch'),
+    fetch: made('fetch', 'fetch'),
+    Request: shared('http', 'Request'),
+    Response: shared('http', 'Response'),
+    Headers: shared('http', 'Headers'),
+    ReadableStream: shared('streams', 'ReadableStream'),
+    WritableStream: shared('streams', 'WritableStream'),
+    TransformStream: shared('streams', 'TransformStream'),
+    TextDecoderStream: shared('streams', 'TextDecoderStream'),
+    TextEncoderStream: shared('streams', 'TextEncoderStream'),
+    FormData: shared('forms', 'FormData'),
+    Blob: shared('forms', 'Blob'),
+    File: shared('forms', 'File'),
+    DOMException: shared('dom', 'DOMException'),
     console: logger,
     setTimeout: timer,
-    clearTimeout: (call) => (operation) => cancel(call, operation),
+    clearTimeout: clear,
+    setInterval: made('timers', 'setInterval'),
+    clearInterval: clear,
+    performance: made('timers', 'performance'),
     queueMicrotask: microtask,
     globalThis: (call) => {
       const scope = create(G);
@@ -201,8 +264,8 @@ const KEY = (() => {
       return scope;
     },
     crypto: own('crypto', 'crypto'),
-    AbortController: own('abort', 'AbortController'),
-    AbortSignal: own('abort', 'AbortSignal'),
+    AbortController: shared('abort', 'AbortController'),
+    AbortSignal: shared('abort', 'AbortSignal'),
     URL: shared('url', 'URL'),
     URLSearchParams: shared('url', 'URLSearchParams'),
     TextEncoder: shared('encoding', 'TextEncoder'),
@@ -214,12 +277,21 @@ const KEY = (() => {
 
   const offer = (call, name) => (call.offered[name] ??= offers[name](call));
 
-  const bridge = { ask, judge, post, cancel, fault, need, offer, text, harden: (value) => harden(value) };
+  // `peek`: what a file of apis/ made, if a body has mentioned it; no value can be of its classes otherwise.
+  const bridge = {
+    ask, judge, post, cancel, stop, sleep, guarded, fault, need, offer, text,
+    peek: (file) => loaded[file], current: () => running, harden: (value) => harden(value),
+  };
 
   // ── calls ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
   const open = (id, seed) =>
-    (live[id] = { id, seed, closed: false, operations: 0, said: 0, lines: 0, logged: 0, waits: create(null), own: create(null), offered: create(null) });
+    (running = live[id] = {
+      id, seed, closed: false, operations: 0, reads: 0, said: 0, lines: 0, logged: 0,
+      waits: create(null), timers: create(null), own: create(null), offered: create(null),
+    });
+
+  const toolsOf = own('tools', 'tools'); // evaluated when a body first asks for it
 
   const instantiate = (call) => {
     const callable = body(...wanted.map((name) => offer(call, name)));
@@ -230,7 +302,8 @@ const KEY = (() => {
   const execute = async (call, input, context) => {
     try {
       const callable = instantiate(call);
-      finish(call, done(await callable(input, context)));
+      const value = await callable(input, context);
+      finish(call, loaded.http?.isResponse(value) ? done(await loaded.http.plain(value, limits.output), ',"r":1') : done(value));
     } catch (error) {
       finish(call, failed(error));
     }
@@ -299,13 +372,16 @@ const KEY = (() => {
   };
 
   return freeze({
-    bind: (names, make) => {
+    bind: (names, make, name, around) => {
       wanted = names;
       body = make;
+      file = name;
+      lead = around;
     },
     run: (id, payload) => {
       const { input, env, ctx, seed } = parse(payload);
-      execute(open(id, seed), input, { ...env, ...ctx, env });
+      const call = open(id, seed);
+      execute(call, input, defineProperty({ ...env, ...ctx, env }, 'tools', { get: () => toolsOf(call), configurable: true }));
     },
     // What the body evaluates to, without calling it.
     probe: (id) => {
@@ -317,6 +393,7 @@ const KEY = (() => {
       const resolve = call?.waits[operation];
       if (resolve === undefined) return;
       delete call.waits[operation];
+      running = call;
       resolve(parse(answer));
     },
     drop: (id) => {

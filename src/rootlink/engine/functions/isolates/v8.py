@@ -28,6 +28,7 @@ from py_mini_racer._dll import MR_CALLBACK
 FLAGS: Final = (
     "--single-threaded",
     "--max-heap-size=384",  # a backstop: the per-isolate limit acts first
+    "--no-compilation-cache",  # it keeps every script, and with it the data the host has posted: a stream would fill the heap
     "--max-semi-space-size=2",  # with the default, a heap overshoots its limit threefold
     "--stack-size=700",
     "--enable-experimental-regexp-engine-on-excessive-backtracks",

@@ -5,6 +5,7 @@
 Rules:
 1. All state is guarded by one lock. Nothing is sent and nothing waits for V8 while it is held; `post` only queues.
 2. A cell moves one way: arming → spare → home of one function → dead. User code never sees a cell that another function had.
+   A fresh function has no home: each call takes a spare, and the cell dies with the call.
 3. Progress is the engine's alone: a call moves on only by a frame, as two scripts posted together, do and drain. V8 runs the
    microtasks in between, so the drain has everything the step had to say.
 4. A cell that burns CPU, outgrows its heap or ignores a cancel is killed. If even that takes longer than the grace, the worker
@@ -22,13 +23,27 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from enum import IntEnum
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn
 
-from rootlink.engine.functions.isolates.frames import HEADER, Definition, Ending, FromWorker, ToWorker, WorkerLimits, pack
+from rootlink.engine.functions.isolates import forms
+from rootlink.engine.functions.isolates.frames import (
+    HEADER,
+    MAX_EVENTS,
+    MAX_FRAME,
+    MAX_FRAME_BACK,
+    Definition,
+    Ending,
+    FromWorker,
+    ToWorker,
+    WorkerLimits,
+    pack,
+)
 from rootlink.engine.functions.isolates.v8 import Isolate, Kind
 
 TICK_SECS = 0.005
@@ -36,11 +51,18 @@ REST_SECS = 1.0
 STAY_AWAKE_SECS = 0.1  # a busy worker's keeper keeps ticking for so long, so calls need not wake it
 CANCEL_GRACE_SECS = 0.05
 SETTLE_SECS = 0.01
+HOT_SECS = 1.0
+ARMING_AT_ONCE = 2
+FAT_BYTES = 64 << 20  # what an idle worker may have grown by since its start
+LOOK_SECS = 0.1
+SEND_BYTES = 64 << 10  # frames are sent together up to about so many
 CULPRIT_BYTES = 16 << 20  # what a cell must have grown by to be worth a kill
 
 PROVIDED = (
-    "fetch", "console", "setTimeout", "clearTimeout", "queueMicrotask", "globalThis", "crypto", "AbortController", "AbortSignal",
-    "URL", "URLSearchParams", "TextEncoder", "TextDecoder", "atob", "btoa", "structuredClone",
+    "fetch", "Request", "Response", "Headers", "ReadableStream", "WritableStream", "TransformStream", "TextDecoderStream",
+    "TextEncoderStream", "FormData", "Blob", "File", "DOMException", "console", "setTimeout", "clearTimeout", "setInterval",
+    "clearInterval", "performance", "queueMicrotask", "globalThis", "crypto", "AbortController", "AbortSignal", "URL",
+    "URLSearchParams", "TextEncoder", "TextDecoder", "atob", "btoa", "structuredClone",
 )  # fmt: skip
 """What prelude.js offers a body, by name (its `offers`)."""
 
@@ -82,6 +104,8 @@ class Cell:
         self.function = 0
         self.cpu_limit = float("inf")
         self.calls: set[int] = set()
+        self.steps: deque[int] = deque()  # the call of each pair of scripts posted and not drained
+        self.spent: dict[int, float] = {}  # call → seconds of CPU of its steps
         self.cancels: dict[int, float] = {}  # call → when the cell is killed if it has not yielded
         self.bound = self.dead = self.retired = False
         self.pending = 0  # scripts posted and not answered
@@ -89,13 +113,24 @@ class Cell:
         self.cpu_mark = 0.0
         self.grown = 0
         self.used = time.monotonic()
-        self.due = 0.0
+        self.due = float("inf")  # when freeing it has taken too long
         self.isolate = Isolate(library, partial(on_result, self))
 
     def post(self, script: str, tag: Tag = Tag.IGNORE) -> None:
         if not self.dead:
             self.pending += 1
             self.isolate.post(script, tag)
+
+    def charge(self, clock: float) -> None:
+        """What the isolate's thread used since its last answer is of the step it is at; `clock` is of that thread."""
+        if self.steps:
+            call = self.steps[0]
+            self.spent[call] = self.spent.get(call, 0.0) + clock - self.cpu_mark
+        self.cpu_mark = clock
+
+    def account(self, call: int) -> bytes:
+        """The frame with what a call used in all; to be sent before the one that ends it."""
+        return pack(FromWorker.SPENT, self.function, call, b"%d" % (self.spent.pop(call, 0.0) * 1e6))
 
     @property
     def idle(self) -> bool:
@@ -155,7 +190,11 @@ class Worker:
         self._asleep = False
         self._rss = 0
         self._taken = 0.0  # when the last spare was
+        self._hot_until = 0.0  # fresh calls came lately: their spares live too briefly to be worth tidying
+        self._look_at = 0.0  # when to look for long unused homes again
+        self._litter = False  # isolates were freed since memory was last given back
         self._too_fat = False
+        self._lean = gauge.rss()
         self._frames: dict[int, Callable[[int, int, bytes], Frames]] = {
             ToWorker.DEFINE: self._define,
             ToWorker.FORGET: self._forget,
@@ -180,6 +219,8 @@ class Worker:
         stream = self._sock.makefile("rb", buffering=1 << 16)
         while len(header := stream.read(HEADER.size)) == HEADER.size:
             length, kind, function, call = HEADER.unpack(header)
+            if length > MAX_FRAME:
+                break
             body = stream.read(length)
             with self._lock:
                 frames = self._frames[kind](function, call, body)
@@ -187,15 +228,25 @@ class Worker:
         os._exit(0)
 
     def _send(self, frames: Frames) -> None:
+        batch = bytearray()
         for frame in frames:
+            batch += frame
+            if len(batch) >= SEND_BYTES:
+                self._flush(batch)
+        self._flush(batch)
+
+    def _flush(self, batch: bytearray) -> None:
+        if batch:
             with self._send_lock:
-                self._sock.sendall(frame)
+                self._sock.sendall(batch)
+            batch.clear()
 
     # frames from the engine; the lock is held
 
     def _define(self, function: int, call: int, body: bytes) -> Frames:
         definition = Definition(**json.loads(body))
         self._definitions[function] = definition
+        self._forgotten.discard(function)
         if definition.check:
             self._place(0, 0, partial(self._check, function))
         return ()
@@ -230,6 +281,7 @@ class Worker:
         cell = self._where.get(call)
         if cell is None:
             self._waiting = [entry for entry in self._waiting if entry[1] != call]
+            self._let_go(function)
             return (pack(FromWorker.ENDED, function, call, Ending.CANCELLED.encode()),)
         cell.cancels[call] = time.monotonic() + CANCEL_GRACE_SECS
         self._step(call, f'"use strict";{self._prelude.key}.drop({call})', cell)
@@ -240,23 +292,33 @@ class Worker:
     def _awaited(self, function: int) -> bool:
         return any(waiting == function for waiting, _, _ in self._waiting)
 
+    def _let_go(self, function: int) -> None:
+        """The definition of a forgotten function, when no call waits for a cell of it any more."""
+        if function in self._forgotten and not self._awaited(function):
+            self._forgotten.discard(function)
+            self._definitions.pop(function, None)
+
     def _place(self, function: int, call: int, act: Act) -> None:
-        """Do `act` with the function's cell, or a spare one, now or when there is one."""
-        if not self._placed(function, act):
+        """Do `act` with the function's cell, or a spare one, now or when there is one. Who needs a spare waits in line."""
+        in_line = self._waiting and function not in self._homes
+        if in_line or not self._placed(function, act):
             self._waiting.append((function, call, act))
             self._wake()
 
     def _placed(self, function: int, act: Act) -> bool:
-        cell = self._homes.get(function) if function else None
+        definition = self._definitions[function] if function else None
+        cell = self._homes.get(function)
         if cell is None and self._spares:
             cell = self._spares.pop()
+            cell.function = function
             self._taken = time.monotonic()
-            if function:
+            if definition is not None and definition.fresh:
+                self._hot_until = self._taken + HOT_SECS
+            elif definition is not None:
                 self._homes[function] = cell
-                cell.function = function
         if cell is None or cell.cancels:  # with a cancel open it may be about to be killed: wait for what comes of it
             return False
-        if function and not cell.bound:
+        if definition is not None and not cell.bound:
             self._bind(cell)
         act(cell)
         return True
@@ -265,26 +327,27 @@ class Worker:
         """Compile the function in its cell. The source starts on line 1, so the line numbers of errors are its author's."""
         definition = self._definitions[cell.function]
         cell.bound = True
-        cell.retired = cell.function in self._forgotten
+        cell.retired = definition.fresh or cell.function in self._forgotten
         cell.cpu_limit = definition.cpu
         cell.isolate.limit_heap(definition.heap)
-        names = mentioned(definition.source)
+        source, names = definition.source, mentioned(definition.source)
         head = f'{self._prelude.key}.bind({json.dumps(names)},({",".join(names)})=>{{"use strict";return ('
-        cell.post(f"{head}{definition.source}\n)}})\n//# sourceURL={definition.name}.js", Tag.BOUND)
+        where = f"{json.dumps(definition.name)},{len(head) + forms.lead(source)}"
+        cell.post(f"{head}{source}\n)}},{where})\n//# sourceURL={forms.BODY}", Tag.BOUND)
 
     def _check(self, function: int, cell: Cell) -> None:
-        """Compile, never run: `throw` comes first. A source that closes the one bracket can't close the other."""
+        """Compile, never run: `throw` comes first."""
         definition = self._definitions.get(function)
         if definition is None:  # forgotten while it waited for a cell
             self._spares.append(cell)
             return
-        source = definition.source
         cell.function, cell.checks, cell.cpu_limit = function, 2, definition.cpu
-        cell.post(f'"use strict";throw 0;({source}\n)', Tag.CHECKED)
-        cell.post(f'"use strict";throw 0;[{source}\n]', Tag.CHECKED)
+        for script in forms.checked(definition.source):
+            cell.post(script, Tag.CHECKED)
 
     def _step(self, call: int, script: str, cell: Cell) -> None:
         cell.calls.add(call)
+        cell.steps.append(call)
         self._where[call] = cell
         cell.used = time.monotonic()
         cell.post(script)
@@ -299,21 +362,22 @@ class Worker:
         cell.dead = True
         if self._homes.get(cell.function) is cell:
             del self._homes[cell.function]
-        if cell.function in self._forgotten and not self._awaited(cell.function):
-            self._forgotten.discard(cell.function)
-            self._definitions.pop(cell.function, None)
+        self._let_go(cell.function)
         if cell in self._spares:
             self._spares.remove(cell)
-        cell.due = time.monotonic() + self._limits.grace_secs
+        if cell.steps:
+            cell.charge(cell.isolate.cpu())
         self._reaping.add(cell)
         self._dying.put(cell)
         self._wake()
-        frames = []
+        frames: list[bytes] = []
         for call in cell.calls:
             self._where.pop(call, None)
             reason = Ending.STOPPED if call in cell.cancels else Ending.NEIGHBOUR if ending is Ending.STOPPED else ending
-            frames.append(pack(FromWorker.ENDED, cell.function, call, reason.encode()))
+            frames += (cell.account(call), pack(FromWorker.ENDED, cell.function, call, reason.encode()))
         cell.calls.clear()
+        if cell.checks:
+            frames.append(pack(FromWorker.DEFINED, cell.function, 0, b"compiling it took too much time or memory"))
         return frames
 
     # results, on the isolate's thread: nothing here may post
@@ -321,7 +385,7 @@ class Worker:
     def _answered(self, cell: Cell, tag: int, kind: Kind, text: bytes) -> None:
         with self._lock:
             cell.pending -= 1
-            cell.cpu_mark = time.thread_time()
+            cell.charge(time.thread_time())
             frames = () if cell.dead else self._results[tag](cell, kind, text)
         self._send(frames)
 
@@ -342,10 +406,12 @@ class Worker:
         cell.checks -= 1
         function = cell.function
         if kind is not Kind.THREW:
+            cell.checks = 0
             return (pack(FromWorker.DEFINED, function, 0, text or kind.name.encode()), *self._kill(cell, Ending.BROKEN))
         if cell.checks:
             return ()
-        if function not in self._definitions or function in self._homes:
+        definition = self._definitions.get(function)
+        if definition is None or definition.fresh or function in self._homes:
             frames = self._kill(cell, Ending.BROKEN)
         else:
             self._homes[function], frames = cell, ()
@@ -357,17 +423,23 @@ class Worker:
     def _drained(self, cell: Cell, kind: Kind, text: bytes) -> Frames:
         if kind is not Kind.STRING:
             return self._kill(cell, _ending(kind))
+        step = cell.steps.popleft()
         finished, _, events = text.partition(b"\n")
-        frames = [pack(FromWorker.EVENTS, cell.function, 0, events)] if events else []
+        if len(events) > MAX_FRAME_BACK and max(map(len, events.split(b"\n"))) >= MAX_FRAME_BACK:
+            return self._kill(cell, Ending.LARGE)
+        accounts, endings = [], []
         for call in map(int, finished.split(b",")) if finished else ():
             cell.calls.discard(call)
             self._where.pop(call, None)
+            accounts.append(cell.account(call))
             if cell.cancels.pop(call, None) is not None:
-                frames.append(pack(FromWorker.ENDED, cell.function, call, Ending.CANCELLED.encode()))
+                endings.append(pack(FromWorker.ENDED, cell.function, call, Ending.CANCELLED.encode()))
                 self._wake()
+        if step not in cell.calls:
+            cell.spent.pop(step, None)
         if cell.retired and not cell.calls:
-            frames += self._kill(cell, Ending.BROKEN)
-        return frames
+            endings += self._kill(cell, Ending.BROKEN)
+        return chain(accounts, _frames(cell.function, events), endings)
 
     # the keeper's thread: arms spares, places who waits, enforces limits
 
@@ -378,6 +450,8 @@ class Worker:
         awake_until = time.monotonic() + STAY_AWAKE_SECS
         while True:
             self._asleep = time.monotonic() > awake_until
+            if self._asleep and self._litter:
+                self._send(self._tidy())
             with contextlib.suppress(queue.Empty):
                 self._wakes.get(timeout=REST_SECS if self._asleep else TICK_SECS)
             self._collect()
@@ -394,13 +468,24 @@ class Worker:
     def _collect(self) -> None:
         """Make armed cells spares, without the garbage of their arming (half of their memory) unless somebody waits for one."""
         with self._lock:
-            ripe, self._ripe, hurry = self._ripe, [], bool(self._waiting)
+            ripe, self._ripe = self._ripe, []
+            hurry = self._in_a_hurry()
         for cell in ripe:
             if not hurry:
                 cell.isolate.collect_garbage()
             with self._lock:
                 self._arming -= 1
                 self._spares.append(cell)
+
+    def _tidy(self) -> Frames:
+        """Give back what freed isolates left. malloc does; V8 keeps their pages for others to come, and only the process's end
+        gives them back."""
+        self._litter = False
+        self._libc.malloc_trim(0)
+        with self._lock:
+            idle = not self._homes and not self._where and not self._waiting
+        fat = self._gauge.rss() > self._lean + FAT_BYTES
+        return (pack(FromWorker.REPLACE),) if idle and fat else ()
 
     def _is_busy(self) -> bool:
         lacking = len(self._spares) < self._limits.spares and len(self._cells) < self._limits.isolates
@@ -415,12 +500,16 @@ class Worker:
 
     def _wants_spare(self) -> bool:
         """One at a time, and not while who took the last one is just starting in it, unless somebody waits."""
-        if len(self._cells) >= self._limits.isolates or self._arming:
+        hurry = self._in_a_hurry()
+        if len(self._cells) >= self._limits.isolates or self._arming >= (ARMING_AT_ONCE if hurry else 1):
             return False
-        if not self._waiting and (len(self._spares) >= self._limits.spares or self._settling()):
+        if not self._waiting and (len(self._spares) + self._arming >= self._limits.spares or (self._settling() and not hurry)):
             return False
         self._arming += 1
         return True
+
+    def _in_a_hurry(self) -> bool:
+        return bool(self._waiting) or time.monotonic() < self._hot_until
 
     def _settling(self) -> bool:
         return bool(self._spares) and time.monotonic() - self._taken < SETTLE_SECS
@@ -435,15 +524,19 @@ class Worker:
             cell.post(f"{key}.warm()")
             cell.post(f"{key}.lock()")
             cell.post(f"{key}.drain()", Tag.ARMED)
+        self._wake()
 
     def _evict(self) -> Frames:
         """Homes nobody has used for long; the longest unused ones when there are too many, or too little memory is left."""
         now = time.monotonic()
-        idle = sorted((cell for cell in self._homes.values() if cell.idle), key=lambda cell: cell.used)
         lacking = self._limits.spares + len(self._waiting) - len(self._spares)
         surplus = len(self._cells) + lacking - self._limits.isolates
         if self._rss > self._limits.rss * 3 // 4:
             surplus = max(surplus, 1)
+        if surplus <= 0 and now < self._look_at:
+            return ()
+        self._look_at = now + LOOK_SECS
+        idle = sorted((cell for cell in self._homes.values() if cell.idle), key=lambda cell: cell.used)
         frames: list[bytes] = []
         for number, cell in enumerate(idle):
             if number < surplus or now - cell.used > self._limits.idle_secs:
@@ -493,10 +586,13 @@ class Worker:
     def _reap(self) -> None:
         while True:
             cell = self._dying.get()
+            with self._lock:
+                cell.due = time.monotonic() + self._limits.grace_secs
             cell.isolate.close()
             with self._lock:
                 self._cells.discard(cell)
                 self._reaping.discard(cell)
+                self._litter = True
 
 
 def _start_thread(work: Callable[[], None]) -> None:
@@ -509,6 +605,17 @@ def _start_thread(work: Callable[[], None]) -> None:
             os._exit(1)
 
     threading.Thread(target=guarded, daemon=True).start()
+
+
+def _frames(function: int, events: bytes) -> Iterator[bytes]:
+    """Lines of events as frames of `MAX_EVENTS`, or of a single line."""
+    start = 0
+    while start < len(events):
+        end = len(events)
+        if end - start > MAX_EVENTS:
+            end = events.rfind(b"\n", start, start + MAX_EVENTS) + 1 or events.find(b"\n", start) + 1 or end
+        yield pack(FromWorker.EVENTS, function, 0, events[start:end])
+        start = end
 
 
 def _ending(kind: Kind) -> Ending:

@@ -1,91 +1,97 @@
-// fetch: the request is checked and encoded here, decided and made by the host. The whole body has arrived before it resolves.
+// fetch: the request is checked and encoded here, decided and made by the host. An answer that came whole is in the answer of the one
+// operation; of a larger or slower one the first piece is, and the rest is asked for piece by piece, as somebody reads.
 (bridge) => {
   'use strict';
-  const METHOD = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/;
-  const KNOWN = /^(?:get|head|post|put|patch|delete|options)$/i;
-  const encoding = () => bridge.need('encoding');
+  const MAX_REQUEST = 8 << 20; // bytes, or characters of text
+  const WITHOUT_BODY = [101, 204, 205, 304];
+  const http = () => bridge.need('http');
+  const nothing = () => {};
 
-  const methodOf = (given = 'GET') => {
-    const method = bridge.text(given);
-    if (!METHOD.test(method)) throw new TypeError(`fetch: ${method.slice(0, 40)} is not a method`);
-    return KNOWN.test(method) ? method.toUpperCase() : method;
+  // [url, parts]: of a Request, or of an address as it is: the host reads it, and says what is wrong with it.
+  const requestOf = (input, init) => {
+    const { isRequest, partsOf } = http();
+    return isRequest(input) ? [input.url, partsOf(input, init, MAX_REQUEST)] : [bridge.text(input), partsOf(null, init, MAX_REQUEST)];
   };
 
-  const pairsOf = (given) => {
-    if (given === undefined || given === null) return [];
-    if (typeof given !== 'object') throw new TypeError('fetch: headers must be an object or a list of pairs');
-    const pairs = typeof given[Symbol.iterator] === 'function' ? [...given] : Object.entries(given);
-    return pairs.map(([name, value]) => [bridge.text(name), bridge.text(value)]);
+  const encoded = async (source, signal) => {
+    if (source === null) return {};
+    const whole = http().isStream(source) ? await collected(source, signal) : source;
+    if (whole.length > MAX_REQUEST) throw new TypeError(`fetch: the body of a request may have at most ${MAX_REQUEST} bytes`);
+    return typeof whole === 'string' ? { b: whole } : { x: whole.toBase64() };
   };
 
-  const viewOf = (value) => {
-    if (value instanceof ArrayBuffer) return new Uint8Array(value);
-    return ArrayBuffer.isView(value) ? new Uint8Array(value.buffer, value.byteOffset, value.byteLength) : null;
+  const collected = async (stream, signal) => {
+    const { collect, abandon } = bridge.need('streams');
+    const stop = signal === null ? nothing : bridge.need('abort').follow(signal, (reason) => abandon(stream, reason));
+    const bytes = await collect(stream, MAX_REQUEST).finally(stop);
+    if (signal?.aborted) throw signal.reason;
+    return bytes;
   };
 
-  // [member of the event, its value, content type a browser would add]
-  const bodyOf = (given) => {
-    if (given === undefined || given === null) return ['b', null, null];
-    const bytes = viewOf(given);
-    if (bytes !== null) return ['x', bytes.toBase64(), null];
-    const isForm = Object.prototype.toString.call(given) === '[object URLSearchParams]';
-    return ['b', bridge.text(given), `${isForm ? 'application/x-www-form-urlencoded' : 'text/plain'};charset=UTF-8`];
-  };
-
-  const headersOf = (pairs) => {
-    const headers = new Map(pairs);
-    const read = {
-      get: (name) => headers.get(bridge.text(name).toLowerCase()) ?? null,
-      has: (name) => headers.has(bridge.text(name).toLowerCase()),
-      entries: () => headers.entries(),
-      keys: () => headers.keys(),
-      values: () => headers.values(),
-      forEach: (callback, self) => headers.forEach((value, name) => callback.call(self, value, name, read)),
-      [Symbol.iterator]: () => headers.entries(),
-    };
-    return read;
-  };
-
-  // `t`: the body was UTF-8; `x`: it was not, and is base64. JSON.parse is told nothing of a byte order mark.
-  const responseOf = ({ s, u, h, t, x }) => {
-    const bytes = () => (t === undefined ? Uint8Array.fromBase64(x) : new (encoding().TextEncoder)().encode(t));
-    const text = () => (t === undefined ? new (encoding().TextDecoder)().decode(bytes()) : t.replace(/^\uFEFF/, ''));
-    return {
-      status: s,
-      ok: s >= 200 && s < 300,
-      url: u,
-      headers: headersOf(h),
-      text: async () => text(),
-      json: async () => JSON.parse(text()),
-      arrayBuffer: async () => bytes().buffer,
-    };
-  };
-
-  const requestOf = (resource, options) => {
-    const method = methodOf(options.method);
-    const headers = pairsOf(options.headers);
-    const [member, body, type] = bodyOf(options.body);
-    if (body !== null && (method === 'GET' || method === 'HEAD')) throw new TypeError(`fetch: a ${method} request has no body`);
-    if (type !== null && !headers.some(([name]) => name.toLowerCase() === 'content-type')) headers.push(['content-type', type]);
-    const redirect = bridge.text(options.redirect ?? 'follow');
-    if (!['follow', 'error', 'manual'].includes(redirect)) throw new TypeError("fetch: redirect must be 'follow', 'error' or 'manual'");
-    return { u: bridge.text(resource), m: method, h: headers, [member]: body, r: redirect };
-  };
-
-  return (call) => ({
-    fetch: async (resource, options = {}) => {
-      const request = requestOf(resource, options ?? {});
-      const signal = options?.signal;
-      if (signal?.aborted) throw signal.reason;
-      const answer = await new Promise((resolve, reject) => {
-        const operation = bridge.post(call, 'fetch', request, resolve);
-        signal?.addEventListener('abort', () => {
-          bridge.cancel(call, operation);
-          reject(signal.reason);
-        });
+  const exchange = (call, event, signal) =>
+    new Promise((resolve, reject) => {
+      let stop = nothing;
+      const operation = bridge.post(call, 'fetch', event, (answer) => {
+        stop();
+        resolve([operation, answer]);
       });
-      return responseOf(bridge.judge(answer));
+      if (signal === null) return;
+      stop = bridge.need('abort').follow(signal, (reason) => {
+        bridge.cancel(call, operation);
+        reject(reason);
+      });
+    });
+
+  // The body of an answer that goes on: its first piece is here.
+  const rest = (call, operation, first, signal) => {
+    let stop = nothing;
+    let piece = first.length > 0 ? first : null;
+    const pull = async () => {
+      let [chunk, over] = [piece, false];
+      piece = null;
+      if (chunk === null) {
+        const answer = bridge.judge(await new Promise((resolve) => bridge.post(call, 'read', { s: operation }, resolve)));
+        [chunk, over] = [Uint8Array.fromBase64(answer.x), answer.d];
+      }
+      if (over) stop();
+      return [chunk.length > 0 ? chunk : null, over];
+    };
+    const cancel = () => {
+      stop();
+      bridge.stop(call, operation);
+    };
+    const { stream, fail } = bridge.need('streams').source(pull, cancel);
+    if (signal !== null) {
+      stop = bridge.need('abort').follow(signal, (reason) => {
+        fail(reason);
+        bridge.stop(call, operation);
+      });
+    }
+    return stream;
+  };
+
+  // `t`: the body, whole, was UTF-8; `x`: it was not, or it goes on (`o`), and is base64.
+  const bodyOf = (call, operation, method, { s, t, x, o }, signal) => {
+    if (method === 'HEAD' || WITHOUT_BODY.includes(s)) return null;
+    if (t !== undefined) return t;
+    const bytes = Uint8Array.fromBase64(x);
+    return o ? rest(call, operation, bytes, signal) : bytes;
+  };
+
+  return {
+    fetch: (call) => async (input, init) => {
+      const [url, { method, headers, source, redirect, signal }] = requestOf(input, init ?? {});
+      if (signal?.aborted) {
+        if (http().isStream(source)) bridge.need('streams').abandon(source, signal.reason);
+        throw signal.reason;
+      }
+      const body = await encoded(source, signal);
+      const event = { u: url, m: method, h: http().pairsIn(headers), ...body, r: redirect };
+      const [operation, answer] = await exchange(call, event, signal);
+      const { s, st, u, h, d } = bridge.judge(answer);
+      const parts = { status: s, statusText: st, url: u, redirected: d === true, type: 'basic' };
+      return http().answer(bodyOf(call, operation, method, answer, signal), http().seal(http().headersOf(h)), parts);
     },
-  });
+  };
 };
 //# sourceURL=rootlink:fetch

@@ -1,5 +1,5 @@
 // URL and URLSearchParams: https://url.spec.whatwg.org. A convenience for bodies: where a request may go is decided by the host,
-// from the text it is given. Left out: Windows drive letters, and of UTS #46 everything beyond NFKC, lower case and Punycode.
+// from the text it is given.
 (bridge) => {
   'use strict';
   const PORTS = { __proto__: null, 'http:': '80', 'https:': '443', 'ws:': '80', 'wss:': '443', 'ftp:': '21', 'file:': '' };
@@ -42,54 +42,9 @@
 
   const FORBIDDEN_HOST = /[\0\t\n\r #/:<>?@[\\\]^|]/;
   const FORBIDDEN_DOMAIN = /[\0-\x20#%/:<>?@[\\\]^|\x7f]/;
-  const IGNORED = /[\u00ad\u034f\u180b-\u180d\u200b\u2060\u2064\ufe00-\ufe0f\ufeff]/g;
 
-  const adapt = (delta, points, first) => {
-    let d = first ? Math.floor(delta / 700) : delta >> 1;
-    d += Math.floor(d / points);
-    let k = 0;
-    for (; d > 455; k += 36) d = Math.floor(d / 35);
-    return k + Math.floor((36 * d) / (d + 38));
-  };
-
-  const digit = (value) => String.fromCharCode(value < 26 ? value + 97 : value + 22);
-
-  // RFC 3492, the encoding half.
-  const punycode = (label) => {
-    const points = [...label].map((c) => c.codePointAt(0));
-    let out = points.filter((point) => point < 128).map((point) => String.fromCharCode(point)).join('');
-    const basic = out.length;
-    if (basic) out += '-';
-    let [n, delta, bias, handled] = [128, 0, 72, basic];
-    while (handled < points.length) {
-      const next = points.reduce((least, point) => (point >= n && point < least ? point : least), Infinity);
-      delta += (next - n) * (handled + 1);
-      n = next;
-      for (const point of points) {
-        if (point < n) delta++;
-        if (point !== n) continue;
-        let q = delta;
-        for (let k = 36; ; k += 36) {
-          const t = k <= bias ? 1 : k >= bias + 26 ? 26 : k - bias;
-          if (q < t) break;
-          out += digit(t + ((q - t) % (36 - t)));
-          q = Math.floor((q - t) / (36 - t));
-        }
-        out += digit(q);
-        bias = adapt(delta, handled + 1, handled === basic);
-        delta = 0;
-        handled++;
-      }
-      delta++;
-      n++;
-    }
-    return out;
-  };
-
-  const toAscii = (domain) => {
-    const mapped = domain.replace(IGNORED, '').normalize('NFKC').toLowerCase().normalize('NFKC').replace(/[\u3002\uff0e\uff61]/g, '.');
-    return mapped.split('.').map((label) => (/^[\0-\x7f]*$/.test(label) ? label : 'xn--' + punycode(label))).join('.');
-  };
+  // The domain in ASCII, or null. One that is ASCII already is not looked into, as the standard says.
+  const toAscii = (domain) => (/^[\0-\x7f]*$/.test(domain) ? domain.toLowerCase() : bridge.need('idna').toAscii(domain));
 
   const number = (text) => {
     if (text === '') return null;
@@ -152,7 +107,7 @@
     if (text[0] === '[') return text.at(-1) === ']' ? ipv6(text.slice(1, -1)) : null;
     if (!special) return FORBIDDEN_HOST.test(text) ? null : encode(text, 'opaque');
     const domain = toAscii(decodeBytes(text));
-    if (domain === '' || FORBIDDEN_DOMAIN.test(domain)) return null;
+    if (!domain || FORBIDDEN_DOMAIN.test(domain)) return null;
     const address = ipv4(domain);
     return address === undefined ? domain : address;
   };
@@ -194,26 +149,34 @@
 
   const isDot = (segment) => /^(?:\.|%2e)$/i.test(segment);
   const isDoubleDot = (segment) => /^(?:\.|%2e){2}$/i.test(segment);
+  const DRIVE = /^[a-z][:|]$/i; // a Windows drive letter
+  const STARTS_WITH_DRIVE = /^[a-z][:|](?:[/\\]|$)/i;
 
-  // `path` begins with a slash or is empty; `start` are the segments it is relative to.
-  const walk = (path, start = []) => {
+  // Takes the last segment away; a file's drive stays.
+  const shorten = (segments, scheme) => {
+    if (scheme !== 'file:' || segments.length !== 1 || !/^[a-z]:$/i.test(segments[0])) segments.pop();
+  };
+
+  // The path that `text`, which has no slash in front, leads to from the segments of `start`.
+  const walk = (text, scheme, start = []) => {
     const segments = [...start];
-    const parts = path.split('/');
+    const parts = text.split('/');
     parts.forEach((part, i) => {
       const last = i === parts.length - 1;
       if (isDoubleDot(part)) {
-        segments.pop();
+        shorten(segments, scheme);
         if (last) segments.push('');
       } else if (isDot(part)) {
         if (last) segments.push('');
-      } else segments.push(encode(part, 'path'));
+      } else if (scheme === 'file:' && segments.length === 0 && DRIVE.test(part)) segments.push(part[0] + ':');
+      else segments.push(encode(part, 'path'));
     });
     return '/' + segments.join('/');
   };
 
   const setPath = (url, text) => {
     const path = slashes(text, isSpecial(url.scheme));
-    url.path = path === '' ? (isSpecial(url.scheme) ? '/' : '') : walk(path.replace(/^\//, ''));
+    url.path = path === '' && !isSpecial(url.scheme) ? '' : walk(path.replace(/^\//, ''), url.scheme);
   };
 
   const setAuthorityAndPath = (url, text) => {
@@ -224,22 +187,37 @@
     return true;
   };
 
+  const setFileHost = (url, text) => {
+    const host = text === '' ? '' : parseHost(text, true);
+    if (host !== null) url.host = host === 'localhost' ? '' : host;
+    return host !== null;
+  };
+
   const setFile = (url, text, base) => {
     const rest = slashes(text, true);
+    const from = base?.scheme === 'file:' ? base : null;
+    url.host = '';
     if (rest.startsWith('//')) {
-      const end = rest.indexOf('/', 2);
-      const [name, path] = end < 0 ? [rest.slice(2), ''] : [rest.slice(2, end), rest.slice(end)];
-      url.host = name === '' ? '' : parseHost(name, true);
-      if (url.host === null) return false;
-      if (url.host === 'localhost') url.host = '';
-      setPath(url, path);
+      const [, name, path] = /^([^/]*)(.*)$/s.exec(rest.slice(2));
+      if (!DRIVE.test(name)) {
+        if (!setFileHost(url, name)) return false;
+        setPath(url, path);
+      } else url.path = walk(rest.slice(2), 'file:');
       return true;
     }
-    url.host = base?.scheme === 'file:' ? base.host : '';
-    if (rest.startsWith('/') || base?.scheme !== 'file:') setPath(url, rest);
-    else relative(url, rest, base);
+    if (from === null) {
+      setPath(url, rest);
+      return true;
+    }
+    url.host = from.host;
+    const start = segmentsOf(from.path);
+    if (rest.startsWith('/')) url.path = walk(rest.slice(1), 'file:', STARTS_WITH_DRIVE.test(rest.slice(1)) || !/^[a-z]:$/i.test(start[0]) ? [] : [start[0]]);
+    else if (STARTS_WITH_DRIVE.test(rest)) url.path = walk(rest, 'file:');
+    else relative(url, rest, from);
     return true;
   };
+
+  const segmentsOf = (path) => path.split('/').slice(1);
 
   // The path of `text` against that of `base`; its query too when `text` names none.
   const relative = (url, text, base) => {
@@ -248,7 +226,11 @@
     else if (path === '') {
       url.path = base.path;
       url.query ??= base.query;
-    } else url.path = walk(path, base.path.split('/').slice(1, -1));
+    } else {
+      const start = segmentsOf(base.path);
+      shorten(start, url.scheme);
+      url.path = walk(path, url.scheme, start);
+    }
   };
 
   const inherit = (url, text, base) => {
@@ -268,6 +250,7 @@
     else {
       url.opaque = true;
       url.path = encode(text, 'opaque');
+      if (url.query !== null || url.fragment !== null) url.path = url.path.replace(/ $/, '%20');
     }
     return true;
   };
@@ -285,9 +268,17 @@
 
   const blank = () => ({ scheme: '', username: '', password: '', host: null, port: '', path: '', opaque: false, query: null, fragment: null });
 
+  // Where the text begins and ends without C0 controls and spaces around. A regexp would take quadratic time.
+  const edges = (text) => {
+    let [start, end] = [0, text.length];
+    while (start < end && text.charCodeAt(start) <= 32) start++;
+    while (end > start && text.charCodeAt(end - 1) <= 32) end--;
+    return [start, end];
+  };
+
   // The record of `input`, or null.
   const parse = (input, base) => {
-    const trimmed = input.replace(/^[\0- ]+|[\0- ]+$/g, '').replace(/[\t\n\r]/g, '');
+    const trimmed = input.slice(...edges(input)).replace(/[\t\n\r]/g, '');
     const [beforeFragment, fragment] = cut(trimmed, '#');
     const [, scheme, rest] = /^([a-zA-Z][a-zA-Z0-9+.-]*:)(.*)$/s.exec(beforeFragment) ?? [null, null, beforeFragment];
     const [text, query] = cut(rest, '?');
@@ -313,6 +304,30 @@
   const formDecode = (text) => (/[%+\x80-\uffff]/.test(text) ? decodeBytes(text.replaceAll('+', ' ')) : text);
   const parseForm = (text) => text.split('&').filter(Boolean).map((pair) => cut(pair, '=').map((part) => formDecode(part ?? '')));
   const string = (value) => bridge.text(value);
+  const atLeast = (given, wanted) => {
+    if (given.length < wanted) throw new TypeError(`${wanted} arguments are needed, not ${given.length}`);
+  };
+
+  const pairsOf = (init) => {
+    if (Object(init) !== init) return parseForm(string(init).replace(/^\?/, ''));
+    const iterate = init[Symbol.iterator];
+    if (iterate === undefined || iterate === null) {
+      const names = Reflect.ownKeys(init).filter((name) => Object.getOwnPropertyDescriptor(init, name)?.enumerable);
+      return [...new Map(names.map((name) => [string(name), string(init[name])]))];
+    }
+    if (typeof iterate !== 'function') throw new TypeError('URLSearchParams: the pairs cannot be iterated over');
+    return [...init].map((each) => {
+      if (Object(each) !== each || typeof each[Symbol.iterator] !== 'function') throw new TypeError('URLSearchParams: a pair is a list');
+      const pair = [...each].map(string);
+      if (pair.length !== 2) throw new TypeError('URLSearchParams: each pair must have a name and a value');
+      return pair;
+    });
+  };
+
+  // Lives: what is appended while it runs is gone through too.
+  function* through(list, show) {
+    for (let i = 0; i < list.length; i++) yield show(list[i]);
+  }
 
   let attach; // (params, text, onChange): params that belong to a URL
 
@@ -322,44 +337,53 @@
 
     static {
       attach = (params, text, onChange) => {
-        params.#list = parseForm(text);
+        params.#replace(parseForm(text));
         params.#changed = onChange;
       };
     }
     constructor(init = '') {
-      if (typeof init === 'object' && init !== null) {
-        const pairs = typeof init[Symbol.iterator] === 'function' ? [...init].map((pair) => [...pair]) : Object.entries(init);
-        if (pairs.some((pair) => pair.length !== 2)) throw new TypeError('URLSearchParams: each pair must have a name and a value');
-        this.#list = pairs.map(([name, value]) => [string(name), string(value)]);
-      } else this.#list = parseForm(string(init).replace(/^\?/, ''));
+      this.#list = pairsOf(init);
+    }
+    // In place, and not by `push(...pairs)`: there may be more than a stack holds.
+    #replace(pairs) {
+      for (let i = 0; i < pairs.length; i++) this.#list[i] = pairs[i];
+      this.#list.length = pairs.length;
     }
     get size() {
       return this.#list.length;
     }
     append(name, value) {
+      atLeast(arguments, 2);
       this.#list.push([string(name), string(value)]);
       this.#changed();
     }
     delete(name, value) {
-      this.#list = this.#list.filter((pair) => pair[0] !== string(name) || (value !== undefined && pair[1] !== string(value)));
+      atLeast(arguments, 1);
+      const [key, wanted] = [string(name), value === undefined ? undefined : string(value)];
+      this.#replace(this.#list.filter((pair) => pair[0] !== key || (wanted !== undefined && pair[1] !== wanted)));
       this.#changed();
     }
     get(name) {
-      return this.#list.find((pair) => pair[0] === string(name))?.[1] ?? null;
+      atLeast(arguments, 1);
+      const key = string(name);
+      return this.#list.find((pair) => pair[0] === key)?.[1] ?? null;
     }
     getAll(name) {
-      return this.#list.filter((pair) => pair[0] === string(name)).map((pair) => pair[1]);
+      atLeast(arguments, 1);
+      const key = string(name);
+      return this.#list.filter((pair) => pair[0] === key).map((pair) => pair[1]);
     }
     has(name, value) {
-      return this.#list.some((pair) => pair[0] === string(name) && (value === undefined || pair[1] === string(value)));
+      atLeast(arguments, 1);
+      const [key, wanted] = [string(name), value === undefined ? undefined : string(value)];
+      return this.#list.some((pair) => pair[0] === key && (wanted === undefined || pair[1] === wanted));
     }
     set(name, value) {
-      const at = this.#list.findIndex((pair) => pair[0] === string(name));
-      if (at < 0) this.#list.push([string(name), string(value)]);
-      else {
-        this.#list[at][1] = string(value);
-        this.#list = this.#list.filter((pair, i) => i <= at || pair[0] !== string(name));
-      }
+      atLeast(arguments, 2);
+      const [key, next] = [string(name), string(value)];
+      const at = this.#list.findIndex((pair) => pair[0] === key);
+      if (at < 0) this.#list.push([key, next]);
+      else this.#replace(this.#list.map((pair, i) => (i === at ? [key, next] : pair)).filter((pair, i) => i <= at || pair[0] !== key));
       this.#changed();
     }
     sort() {
@@ -367,16 +391,17 @@
       this.#changed();
     }
     forEach(callback, self) {
-      for (const [name, value] of this.#list) callback.call(self, value, name, this);
+      if (typeof callback !== 'function') throw new TypeError('forEach needs a function');
+      for (const [name, value] of this.entries()) callback.call(self, value, name, this);
     }
-    *entries() {
-      for (const [name, value] of this.#list) yield [name, value];
+    entries() {
+      return through(this.#list, ([name, value]) => [name, value]);
     }
-    *keys() {
-      for (const [name] of this.#list) yield name;
+    keys() {
+      return through(this.#list, ([name]) => name);
     }
-    *values() {
-      for (const [, value] of this.#list) yield value;
+    values() {
+      return through(this.#list, ([, value]) => value);
     }
     [Symbol.iterator]() {
       return this.entries();
@@ -396,23 +421,28 @@
     return base !== undefined && against === null ? null : parse(string(input), against);
   };
 
+  const cleaned = (value) => string(value).replace(/[\t\n\r]/g, '');
+
   class URL {
     #url;
     #params = null;
 
     constructor(input, base) {
+      atLeast(arguments, 1);
       this.#url = read(input, base);
       if (this.#url === null) throw bridge.fault('TypeError', 'Invalid URL');
     }
     static canParse(input, base) {
+      atLeast(arguments, 1);
       return read(input, base) !== null;
     }
     static parse(input, base) {
+      atLeast(arguments, 1);
       return read(input, base) === null ? null : new URL(input, base);
     }
 
     #fixed() {
-      return this.#url.host === null || this.#url.host === '' || this.#url.scheme === 'file:';
+      return !this.#url.host || this.#url.scheme === 'file:';
     }
     #attach() {
       attach(this.#params, this.#url.query ?? '', () => {
@@ -430,14 +460,18 @@
       if (this.#params) this.#attach();
     }
     get origin() {
-      const { scheme } = this.#url;
+      const { scheme, path } = this.#url;
+      if (scheme === 'blob:') {
+        const inner = parse(path, null);
+        return inner !== null && /^https?:$/.test(inner.scheme) ? `${inner.scheme}//${hostOf(inner)}` : 'null';
+      }
       return isSpecial(scheme) && scheme !== 'file:' ? `${scheme}//${hostOf(this.#url)}` : 'null';
     }
     get protocol() {
       return this.#url.scheme;
     }
     set protocol(value) {
-      const scheme = /^([a-zA-Z][a-zA-Z0-9+.-]*)(?::.*)?$/s.exec(string(value))?.[1].toLowerCase() + ':';
+      const scheme = /^([a-zA-Z][a-zA-Z0-9+.-]*)(?::.*)?$/s.exec(cleaned(value))?.[1].toLowerCase() + ':';
       if (scheme === 'undefined:' || isSpecial(scheme) !== isSpecial(this.#url.scheme)) return;
       if (scheme === 'file:' && (this.#url.username || this.#url.password || this.#url.port)) return;
       if (this.#url.scheme === 'file:' && this.#url.host === '') return;
@@ -460,18 +494,23 @@
       return hostOf(this.#url);
     }
     set host(value) {
-      const [, name, port] = /^(\[[^\]]*\]|[^:/?#\\]*)(?::([0-9]*))?/.exec(string(value));
-      if (this.#rename(name) && port) setPort(this.#url, port);
+      const [, name, port] = (isSpecial(this.#url.scheme) ? /^(\[[^\]/?#\\]*\]?|[^:/?#\\]*)(?::([0-9]*))?/ : /^(\[[^\]/?#]*\]?|[^:/?#]*)(?::([0-9]*))?/).exec(cleaned(value));
+      if (name === '' && port !== undefined) return;
+      if (this.#url.scheme === 'file:') this.hostname = value;
+      else if (this.#rename(name) && port) setPort(this.#url, port);
     }
     get hostname() {
       return this.#url.host ?? '';
     }
     set hostname(value) {
-      const [name] = /^(\[[^\]]*\]|[^/?#\\]*)/.exec(string(value));
-      if (name[0] === '[' || !name.includes(':')) this.#rename(name);
+      const [name] = (isSpecial(this.#url.scheme) ? /^[^/?#\\]*/ : /^[^/?#]*/).exec(cleaned(value));
+      if (this.#url.scheme === 'file:') setFileHost(this.#url, name);
+      else if (name[0] === '[' || !name.includes(':')) this.#rename(name);
     }
     #rename(name) {
-      const host = this.#url.opaque || name === '' ? null : parseHost(name, isSpecial(this.#url.scheme));
+      const { scheme, opaque, username, password, port } = this.#url;
+      if (opaque || (name === '' && (isSpecial(scheme) || username || password || port))) return false;
+      const host = name === '' ? '' : parseHost(name, isSpecial(scheme));
       if (host !== null) this.#url.host = host;
       return host !== null;
     }
@@ -479,21 +518,23 @@
       return this.#url.port;
     }
     set port(value) {
-      const digits = /^[0-9]*/.exec(string(value))[0];
+      const digits = /^[0-9]*/.exec(cleaned(value))[0];
       if (!this.#fixed() && (digits !== '' || string(value) === '')) setPort(this.#url, digits);
     }
     get pathname() {
       return this.#url.path;
     }
     set pathname(value) {
-      if (!this.#url.opaque) setPath(this.#url, string(value).replace(/[\t\n\r]/g, '').replace(/[?#]/g, (c) => hex(c.charCodeAt(0))));
+      if (this.#url.opaque) return;
+      setPath(this.#url, cleaned(value));
+      if (this.#url.path === '' && this.#url.host === null) this.#url.path = '/';
     }
     get search() {
       return this.#url.query ? '?' + this.#url.query : '';
     }
     set search(value) {
-      const query = string(value).replace(/[\t\n\r]/g, '');
-      this.#url.query = query === '' ? null : encode(query.replace(/^\?/, ''), isSpecial(this.#url.scheme) ? 'special' : 'query');
+      const query = cleaned(value);
+      this.#url.query = string(value) === '' ? null : encode(query.replace(/^\?/, ''), isSpecial(this.#url.scheme) ? 'special' : 'query');
       if (this.#params) this.#attach();
     }
     get searchParams() {
@@ -507,8 +548,8 @@
       return this.#url.fragment ? '#' + this.#url.fragment : '';
     }
     set hash(value) {
-      const fragment = string(value).replace(/[\t\n\r]/g, '');
-      this.#url.fragment = fragment === '' ? null : encode(fragment.replace(/^#/, ''), 'fragment');
+      const fragment = cleaned(value);
+      this.#url.fragment = string(value) === '' ? null : encode(fragment.replace(/^#/, ''), 'fragment');
     }
     toString() {
       return this.href;
@@ -521,6 +562,7 @@
     }
   }
 
+  bridge.harden(through); // no property leads to it, and its iterators have it for their prototype
   return { URL, URLSearchParams };
 };
 //# sourceURL=rootlink:url
