@@ -10,6 +10,11 @@ from tests.cli.conftest import Run
     [
         (("schedule", "f", "--off", "--cron", "@daily"), "--off goes with no other option"),
         (("schedule", "f", "--timezone", "UTC"), "--timezone and --input go with --cron"),
+        # a script whose variable is empty must not be told that all went well
+        (("schedule", "f", "--timezone", ""), "--timezone and --input go with --cron"),
+        (("schedule", "f", "--input", ""), "--timezone and --input go with --cron"),
+        (("schedule", "f", "--off", "--cron", ""), "--off goes with no other option"),
+        (("schedule", "f", "--cron", "@daily", "--input", ""), "--input is not JSON"),
         (("schedule", "f", "--cron", "@daily", "--input", "{"), "--input is not JSON"),
         (("webhook", "f", "--off", "--rotate"), "not both"),
     ],

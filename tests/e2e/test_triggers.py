@@ -9,6 +9,7 @@ from contextlib import closing as closed
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.harness.instance import Answer, Instance, closing, eventually, request
@@ -115,6 +116,14 @@ def test_a_stopped_engine_is_started_for_its_schedule_also_after_down_and_up(sle
         time.sleep(0.5)
 
 
+def test_a_webhook_outlives_an_engine_that_is_lost_the_moment_after(sleepy: Instance) -> None:
+    deploy(sleepy, "f", ECHO)
+    path = triggers(sleepy, "f", webhook=True)["webhook"]["path"]
+    psutil.Process(sleepy.engine_pid()).kill()
+    eventually(lambda: state(sleepy) == "stopped", what="its end")
+    assert called(sleepy, path, {"n": 1}).status == 200
+
+
 def test_what_a_function_answers_is_no_page_of_ours(shared: Instance) -> None:
     deploy(shared, "kinds", KINDS)
     path = triggers(shared, "kinds", webhook=True)["webhook"]["path"]
@@ -140,6 +149,8 @@ def test_a_delivery_that_comes_twice_runs_once(shared: Instance) -> None:
     other = called(shared, path, webhook_id="msg_2")
     assert first.status == 200 and first.body == again.body and other.json["run"] != first.json["run"]
     assert len(runs(shared, "twice")) == 2
+    changed = called(shared, path, {"other": 1}, webhook_id="msg_1")
+    assert (changed.status, changed.code) == (409, "conflict")
 
 
 def test_the_command_line_sets_and_shows_triggers(shared: Instance) -> None:
@@ -164,6 +175,8 @@ def test_the_command_line_sets_and_shows_triggers(shared: Instance) -> None:
     assert called(shared, rotated.removeprefix(shared.api)).status == 404
     refused = shared.run("function", "schedule", "cli", "--cron", "* * * * * *")
     assert refused.returncode == 1 and "seconds are not taken" in refused.stderr
+    empty = shared.run("function", "schedule", "cli", "--cron", "")
+    assert empty.returncode == 1 and "has 0 fields" in empty.stderr
 
 
 def test_who_may_only_use_may_look_at_triggers_and_not_set_them(shared: Instance) -> None:

@@ -232,6 +232,35 @@ async def test_everything_reachable_is_frozen(stage: Stage) -> None:
     assert output["count"] > 1000
 
 
+async def test_a_mark_left_wherever_a_call_gets_is_not_there_for_the_next(stage: Stage) -> None:
+    """Also on what only accessors give: the methods behind those of frozen prototypes, the getter of `stack`."""
+    body = """async () => {
+        const key = await crypto.subtle.generateKey({ name: 'HMAC', hash: 'SHA-256' }, true, ['sign']);
+        const queue = [crypto, key, new Error(), {}, () => 1, new Response('x'), new FormData(), new Blob(['x']), new TransformStream(),
+            new DOMException(), AbortSignal.abort(), new URL('https://a.example/?a=b'), new TextDecoder(), fetch, console, performance];
+        const seen = new Set(), marked = [];
+        while (queue.length) {
+            const place = queue.pop();
+            if (place === null || (typeof place !== 'object' && typeof place !== 'function') || seen.has(place)) continue;
+            seen.add(place);
+            if (Object.hasOwn(place, 'leaked')) marked.push(String(place.name ?? place).slice(0, 80));
+            Reflect.defineProperty(place, 'leaked', { value: 1, configurable: true });
+            queue.push(Object.getPrototypeOf(place));
+            for (const name of Reflect.ownKeys(place)) {
+                const { value, get, set } = Object.getOwnPropertyDescriptor(place, name);
+                queue.push(value, get, set);
+                try { if (get) queue.push(Reflect.apply(get, place, [])) } catch {}
+            }
+        }
+        return { marked, count: seen.size };
+    }"""
+    await stage.deploy(body)
+    for _ in range(2):
+        output = (await stage.host.invoke("main", "f", None)).output
+        assert output["marked"] == []
+        assert output["count"] > 300
+
+
 async def test_frozen_prototypes_do_not_get_in_the_way_of_ordinary_code(stage: Stage) -> None:
     body = """async () => {
         class Failure extends Error { constructor(m) { super(m); this.name = 'Failure'; this.message = m + '!' } toString() { return 'F' } }

@@ -10,7 +10,7 @@ import pytest
 
 from rootlink.engine.functions import ledger
 from rootlink.engine.functions.host import FunctionHost, Run
-from rootlink.errors import Conflict, Invalid
+from rootlink.errors import Conflict, Invalid, RateLimited
 from rootlink.wire.mounts import FunctionSpec
 from tests.functions.ground import SECRETS, Answer, Asked, Stage, WayOut, end, processes
 
@@ -38,6 +38,19 @@ async def test_calls_with_one_key_at_the_same_time_are_one_run(stage: Stage) -> 
     assert {run.run_id for run in runs} == {runs[0].run_id}
     assert sorted(run.replayed for run in runs) == [False] + [True] * 49
     assert len(stage.out.asked) == 1
+
+
+async def test_a_run_with_a_key_takes_one_place_of_those_in_flight(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rootlink.engine.functions.host.MAX_IN_FLIGHT", 4)
+    await stage.deploy("async (n) => { await new Promise(done => setTimeout(done, 300)); return n }")
+    running = []
+    for number in range(4):
+        running.append(asyncio.create_task(keyed(stage, f"k{number}", number)))
+        await asyncio.sleep(0.01)
+    with pytest.raises(RateLimited):
+        await keyed(stage, "k4", 4)
+    assert [run.output for run in await asyncio.gather(*running)] == [0, 1, 2, 3]
+    assert (await keyed(stage, "k4", 4)).output == 4
 
 
 async def test_a_key_belongs_to_its_function(stage: Stage) -> None:

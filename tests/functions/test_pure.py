@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rootlink.engine.functions.environment import SecretMissing, environment
-from rootlink.engine.functions.isolates import forms
+from rootlink.engine.functions.isolates import wrapping
 from rootlink.engine.functions.source import complaint, offset, place, readings
 
 SECRET = 's3cr€t/+value="x"'
@@ -45,7 +45,7 @@ def test_a_place_and_an_offset_are_two_names_of_one_thing(code: str, data: st.Da
 
 @given(st.text(alphabet="}{`;()[]/*'\n\\a", max_size=40), st.sampled_from(["$default", "x"]))
 def test_a_worker_sees_in_a_module_the_statements_the_engine_put_there(statements: str, name: str) -> None:
-    static, bracket = forms.checked(forms.as_module(statements, name))
+    static, bracket = wrapping.checked(wrapping.as_module(statements, name))
     assert static == f'"use strict";throw 0;(class{{static{{{statements}\n}}}}\n)'
     assert bracket == f'"use strict";throw 0;[(make=>make())(()=>{{{statements}\nreturn {name}}})\n]'
 
@@ -61,8 +61,8 @@ def test_a_worker_sees_in_a_module_the_statements_the_engine_put_there(statement
     ],
 )
 def test_an_expression_that_only_begins_as_a_form_does_is_checked_whole(source: str) -> None:
-    assert forms.checked(source)[0] == f'"use strict";throw 0;({source}\n)'
-    assert forms.lead(source) == 0
+    assert wrapping.checked(source)[0] == f'"use strict";throw 0;({source}\n)'
+    assert wrapping.lead(source) == 0
 
 
 def test_environment_fills_references_in() -> None:

@@ -11,7 +11,8 @@ import msgspec
 import pytest
 
 from rootlink.engine.functions import ledger
-from rootlink.engine.functions.refusals import Refusals, hint
+from rootlink.engine.functions.hints import hint
+from rootlink.engine.functions.refusals import Refusals
 from rootlink.engine.functions.run import Denied, LogLine, shortened
 from rootlink.errors import EgressBlocked
 from tests.functions.ground import Answer, Asked, Stage

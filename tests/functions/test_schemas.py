@@ -13,9 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rootlink.engine.functions import judging, schemas
+from rootlink.engine.functions import schemas
 from rootlink.engine.functions.definition import check
-from rootlink.engine.functions.judging import Judge
+from rootlink.engine.functions.judge import BUSY, GAVE_UP, JUDGE_SECS, TOO_LONG, Judge
 from rootlink.errors import Invalid
 from rootlink.wire.mounts import FunctionSpec
 from tests.functions.ground import Stage
@@ -167,7 +167,7 @@ def judges() -> list[psutil.Process]:
 
 def _is_judge(process: psutil.Process) -> bool:
     try:
-        return process.status() != psutil.STATUS_ZOMBIE and "judge.py" in " ".join(process.cmdline())
+        return process.status() != psutil.STATUS_ZOMBIE and "judge_program.py" in " ".join(process.cmdline())
     except psutil.Error:
         return False
 
@@ -201,7 +201,7 @@ async def test_a_value_that_is_hard_to_judge_gets_an_answer_and_the_loop_does_no
     found, lag = await worst_lag(judge.complaint(ready, value, encoded))
     assert found.startswith(words)
     assert bool(found) is bool(words)
-    assert time.perf_counter() - began < judging.JUDGE_SECS + 3
+    assert time.perf_counter() - began < JUDGE_SECS + 3
     assert lag < LAG_SECS
     assert await judge.complaint(schemas.compile("s", TREE), {"a": {}}, b'{"a":{}}') == "", "the next one is not hurt"
 
@@ -236,7 +236,7 @@ async def test_a_judge_that_is_killed_is_replaced(judge: Judge) -> None:
         (process,) = judges()
         process.kill()
         process.wait(5)
-        assert await judge.complaint(tree, value, msgspec.json.encode(value)) == judging.GAVE_UP
+        assert await judge.complaint(tree, value, msgspec.json.encode(value)) == GAVE_UP
 
 
 async def test_more_values_than_can_be_judged_in_time_are_told_so() -> None:
@@ -244,8 +244,8 @@ async def test_more_values_than_can_be_judged_in_time_are_told_so() -> None:
     slow, value = schemas.compile("s", TWICE), deep(40, 1)
     encoded = msgspec.json.encode(value)
     first, *others = await asyncio.gather(*(judge.complaint(slow, value, encoded) for _ in range(12)))
-    assert first in (judging.TOO_LONG, judging.GAVE_UP)
-    assert others == [judging.BUSY] * 11
+    assert first in (TOO_LONG, GAVE_UP)
+    assert others == [BUSY] * 11
     await judge.close()
 
 
@@ -256,7 +256,7 @@ async def test_closing_a_judge_waits_for_nobody(judge: Judge) -> None:
     began = time.perf_counter()
     await judge.close()
     assert time.perf_counter() - began < 1
-    assert set(await asyncio.gather(*waiting)) == {judging.GAVE_UP}
+    assert set(await asyncio.gather(*waiting)) == {GAVE_UP}
     assert not judges()
 
 

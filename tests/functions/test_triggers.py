@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from rootlink.engine.functions.definition import Held
 from rootlink.engine.functions.run import Run
 from rootlink.engine.functions.schedule import NAMES, Schedule
 from rootlink.engine.functions.scheduler import DAY, WRONG_SECS, Scheduler
@@ -452,6 +453,78 @@ async def test_nothing_is_run_that_can_not_be_marked_first(lives: Lives, stage: 
         stage.db.execute("PRAGMA query_only=OFF")
         await one.ended()
         assert len(one.runs()) == 1
+
+
+async def test_of_many_that_are_due_at_once_all_run_and_only_so_many_together(
+    lives: Lives, stage: Stage, wall: Wall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rootlink.engine.functions.scheduler.AT_ONCE", 3)
+    names = [f"f{number}" for number in range(12)]
+    for name in names:
+        await stage.deploy("async () => 1", name)
+    together, most = 0, 0
+
+    async def invoke(ws: str, name: str, input: Any, **more: Any) -> Run:
+        nonlocal together, most
+        together, most = together + 1, max(most, together + 1)
+        await asyncio.sleep(0.01)
+        together -= 1
+        return await stage.host.invoke(ws, name, input, **more)
+
+    async with lives(invoke=invoke) as one:
+        for name in names:
+            await one.set(name, cron=EVERY_MINUTE)
+        assert one.triggers.due is not None
+        wall.put(one.triggers.due - 0.1)
+        await one.set(names[0])
+        for name in names:
+            await one.ended(name=name)
+        assert [one.cron(name)["last"]["status"] for name in names] == ["ok"] * 12
+        assert most == 3
+
+
+async def test_a_schedule_that_went_while_it_waited_for_room_does_not_run_the_next_of_its_name(
+    lives: Lives, stage: Stage, wall: Wall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rootlink.engine.functions.scheduler.AT_ONCE", 1)
+    await stage.deploy("async () => new Promise(done => setTimeout(done, 500))", "a")
+    await stage.deploy("async () => 'old'", "b")
+    async with lives() as one:
+        for name in ("a", "b"):
+            await one.set(name, cron=EVERY_MINUTE)
+        assert one.triggers.due is not None
+        wall.put(one.triggers.due - 0.1)
+        await one.set("a")
+        await one.until(lambda: one.cron("b")["last"] is not None)
+        await stage.host.remove("main", "b")
+        one.triggers.forget("main", "b")
+        await stage.deploy("async () => 'new'", "b")
+        await one.ended(name="a")
+        await one.until(lambda: not one.scheduler._runs)
+        assert one.runs("b") == [] and one.cron("b") is None
+
+
+async def test_many_that_are_due_at_once_do_not_hold_the_loop(lives: Lives, stage: Stage, wall: Wall) -> None:
+    await stage.deploy("async () => 1")
+    names = ["f", *(f"f{number}" for number in range(300))]
+    for name in names[1:]:
+        stage.host._hold(Held(0, "main", FunctionSpec(name=name, code=""), "", 1, None, "now"))
+
+    async def invoke(ws: str, name: str, input: Any, **more: Any) -> Run:
+        raise Unavailable("not here")
+
+    async with lives(invoke=invoke) as one:
+        for name in names:
+            await one.set(name, cron=EVERY_MINUTE)
+        assert one.triggers.due is not None
+        await asyncio.sleep(0)
+        wall.put(one.triggers.due + 0.1)
+        one.triggers.changed()
+        marked = [0]
+        while marked[-1] < len(names):
+            await asyncio.sleep(0)
+            marked.append(sum(1 for found in one.triggers.schedules if found.row.last is not None))
+        assert max(later - earlier for earlier, later in itertools.pairwise(marked)) <= 2
 
 
 async def test_a_schedule_that_is_far_away_costs_nothing(one: Set) -> None:

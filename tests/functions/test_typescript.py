@@ -82,7 +82,7 @@ async def test_javascript_that_compiles_starts_no_node(stage: Stage, monkeypatch
         ("(a: number) => {\n  return a + ;\n}", "line 2, column 14: return"),
         ("function (a: number) { let y: = 1 }", "line 1, column 31"),
         ("(a: number) => { `", "."),
-        ("(a: number) => {", "after its last line: something is not closed"),
+        ("(a: number) => {", "it ends, at line 1, column 17, before it is complete"),
         ("(" * 5000 + "a: number", "nested too deeply|call stack"),
         ("const a: number = 1", "its last statement gives a value of type undefined"),
         ("export default 42 as number", "exports a value of type number, not a function"),

@@ -308,10 +308,10 @@ def test_what_is_described_of_engines_is_what_they_take_and_give() -> None:
     }
     catalogues = {"lock", "files", "oauth", "start_secs"}  # the catalogue's to set
     assert set(engine_api.NewServer.__struct_fields__) == set(MountSpec.__struct_fields__) - catalogues
-    assert set(engine_api.NewFunction.__struct_fields__) <= set(FunctionBody.__struct_fields__)
+    assert set(engine_api.NewFunction.__struct_fields__) == set(FunctionBody.__struct_fields__)
     assert set(engine_api.DeployedFunction.__struct_fields__) == set(Deployed.__struct_fields__)
-    assert set(engine_api.FunctionView.__struct_fields__) <= set(Function.__struct_fields__)
-    assert set(engine_api.RunView.__struct_fields__) <= set(Run.__struct_fields__)
+    assert set(engine_api.FunctionView.__struct_fields__) == set(Function.__struct_fields__)
+    assert set(engine_api.RunView.__struct_fields__) == set(Run.__struct_fields__)
 
 
 async def test_what_nobody_expected_is_an_internal_error_with_an_id_and_nothing_else(

@@ -150,6 +150,11 @@ async def test_a_credential_of_ours_sent_along_by_mistake_does_not_reach_the_fun
     assert "authorization" not in engine.given["headers"]
 
 
+async def test_a_key_of_ours_does_not_reach_the_function_in_any_header(instance: Instance, engine: Engine) -> None:
+    await call(instance, X_Api_Key=instance.key, X_Other="kept")
+    assert "x-api-key" not in engine.given["headers"] and engine.given["headers"]["x-other"] == "kept"
+
+
 @pytest.mark.parametrize(
     ("header", "value", "delivery"),
     [

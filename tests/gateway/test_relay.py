@@ -28,6 +28,16 @@ async def test_a_call_gets_there_and_its_answer_back(instance: Instance) -> None
     assert headers["x-rootlink-scopes"] == "use,manage"
 
 
+async def test_what_a_stopped_engine_is_started_for_is_asked_for_before_its_setter_is_told(instance: Instance) -> None:
+    at = "/engine/api/v1/ws/main/functions/f"
+    looked = f"get {instance.project}"
+    for method, path, asked in (("PUT", at + "/triggers", 1), ("GET", at + "/triggers", 1), ("POST", at + "/invoke", 1)):
+        assert (await instance.call(method, path, {}, token=instance.key))[0] == 200
+        assert instance.provisioner.calls.count(looked) == asked
+    instance.provisioner.refusal = Unavailable("not now")  # then it is told all the same
+    assert (await instance.call("PUT", at + "/triggers", {}, token=instance.key))[0] == 200
+
+
 async def test_nothing_of_the_clients_that_is_not_the_engines_business_gets_there(instance: Instance) -> None:
     sent = {
         "cookie": "a=b",

@@ -24,6 +24,15 @@ async def test_what_an_engine_is_needed_for_is_written_when_it_changes_and_as_it
         assert stage.store.wakes.get(project) == WakeRow(project, 6.5, [])
 
 
+async def test_it_is_written_when_someone_looks_and_so_outlives_an_engine_that_is_lost(stage: Stage, provisioner: Opens) -> None:
+    project = stage.project()
+    stage.knobs(project, wake={"due": 5.5, "hooks": HOOKS})
+    async with provisioner() as one:
+        await one.engines.ensure(project)
+        await one.engines.view(project)
+        assert stage.store.wakes.get(project) == WakeRow(project, 5.5, HOOKS)
+
+
 async def test_it_is_written_at_the_end_of_the_provisioner_too(stage: Stage, provisioner: Opens) -> None:
     project = stage.project()
     async with provisioner() as one:

@@ -46,7 +46,10 @@ def test_the_private_key_and_its_folder_are_the_owners_alone(private: Path, publ
     assert [file.name for file in public.parent.iterdir()] == ["seal.pub"]
 
 
-@pytest.mark.parametrize("left", [None, b"", b"half a ke", generate()[1].hex().encode()])
+OTHER = generate()[1].hex().encode()
+
+
+@pytest.mark.parametrize("left", [None, b"", b"half a ke", OTHER], ids=["missing", "empty", "half", "another"])
 def test_a_public_key_that_is_missing_or_of_another_pair_is_written_anew(private: Path, public: Path, left: bytes | None) -> None:
     key_id = Unsealer.open_or_create(private, public).key_id
     public.unlink() if left is None else public.write_bytes(left)

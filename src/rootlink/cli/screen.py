@@ -6,6 +6,7 @@ Tables are drawn by rich on a terminal only; in a pipe they are plain aligned co
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import threading
@@ -40,8 +41,13 @@ def first_line(text: object) -> str:
 
 
 def emit(data: Any) -> None:
-    """Data for a program, on stdout."""
-    say(msgspec.json.format(msgspec.json.encode(data), indent=2).decode())
+    """Data for a program, on stdout. What a terminal might obey stands there as JSON can say it too."""
+    say(_UNSEEN.sub(_escaped, msgspec.json.format(msgspec.json.encode(data), indent=2).decode()))
+
+
+def _escaped(found: re.Match[str]) -> str:
+    """Such a character occurs in a string only."""
+    return json.dumps(found[0])[1:-1] if found[0] != "\x7f" else "\\u007f"
 
 
 def say(text: str) -> None:

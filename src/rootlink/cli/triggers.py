@@ -27,17 +27,17 @@ def schedule(
     off: Annotated[bool, typer.Option("--off", help="Turn it off.")] = False,
 ) -> None:
     """Run a function at set times. Without options: show what is set."""
-    if off and (cron or timezone or input_):
+    if off and not (cron is timezone is input_ is None):
         raise typer.BadParameter("--off goes with no other option")
-    if (timezone or input_) and not cron:
+    if cron is None and not (timezone is input_ is None):
         raise typer.BadParameter("--timezone and --input go with --cron")
     wanted: dict[str, Any] | None = None
-    if cron:
+    if cron is not None:
         wanted = {"expression": cron}
-        wanted |= {"timezone": timezone} if timezone else {}
-        wanted |= {"input": arguments.json_value("--input", input_)} if input_ else {}
+        wanted |= {} if timezone is None else {"timezone": timezone}
+        wanted |= {} if input_ is None else {"input": arguments.json_value("--input", input_)}
     at = session.in_workspace("functions", name, "triggers")
-    found = session.engine.put(at, {"cron": wanted}) if cron or off else session.engine.get(at)
+    found = session.engine.put(at, {"cron": wanted}) if wanted or off else session.engine.get(at)
     if session.json:
         emit(found["cron"])
     elif found["cron"] is None:

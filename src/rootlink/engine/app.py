@@ -158,7 +158,9 @@ class Engine:
         )
         rest = Rest(self.mounts, self.functions, self.installer, self.dispatch, self.guard, redactor, self.triggers)
         hooks = Hooks(self.triggers, self.scheduler, self.lease)
-        self._router = Router([*rest.routes(), *internal.routes(), *hooks.routes()], default=_nothing_here)
+        routes = [*rest.routes(), *internal.routes(), *hooks.routes()]
+        # A redirect to the path without its slash would name http, whatever proxy is in front.
+        self._router = Router(routes, redirect_slashes=False, default=_nothing_here)
         if self.doors is not None:
             self.doors.start()
 

@@ -21,7 +21,7 @@ from rootlink.engine.functions.scheduler import Scheduler
 from rootlink.engine.functions.triggers import Triggers
 from rootlink.engine.lease import Lease
 from rootlink.engine.rest import Json, body_of, ok
-from rootlink.errors import Invalid, NotFound, RateLimited, RootlinkError, Unavailable, envelope
+from rootlink.errors import Conflict, Invalid, NotFound, RateLimited, RootlinkError, Unavailable, envelope
 from rootlink.wire.engine import ENGINE_HEADER, HookAnswer, HookCall
 
 _JSON = {"content-type": "application/json"}
@@ -59,6 +59,8 @@ class Hooks:
             return stopping()
         if isinstance(ran, RateLimited | Unavailable):
             raise ran
+        if isinstance(ran, Conflict):  # the sender's own mistake, which it would repeat after a 500
+            return ok(HookAnswer(HTTPStatus.CONFLICT, _JSON, msgspec.json.encode(envelope(ran))))
         return ok(HookAnswer(HTTPStatus.INTERNAL_SERVER_ERROR, failed=""))
 
     def _stopping(self) -> bool:

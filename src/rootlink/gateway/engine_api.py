@@ -129,6 +129,7 @@ class DeployedFunction(msgspec.Struct):
 class FunctionView(msgspec.Struct):
     """As NewFunction. `connection`: whose it is, if it is one's. `deployed_at`: RFC 3339."""
 
+    ws: str
     name: str
     version: int
     tool: str
@@ -257,7 +258,8 @@ class RefusedHost(msgspec.Struct):
 class RunView(msgspec.Struct):
     """A body that throws is a run with status `error`, not a refusal. Of a run that is over, output and logs are kept up to
     64 KiB each: `output_bytes` beside a null `output` says that it was too large, `logs_truncated` that there was more.
-    `cpu_ms`: of its isolate. `replayed`: an earlier invocation with the same idempotency key began it."""
+    `cpu_ms`: of its isolate. `replayed`: an earlier invocation with the same idempotency key began it. `response`: it returned a
+    `Response`, and `output` is its {status, headers, body or body_base64}."""
 
     run_id: str
     function: str
@@ -276,6 +278,7 @@ class RunView(msgspec.Struct):
     tool_calls: int
     logs_truncated: bool
     replayed: bool
+    response: bool
 
 
 class Message(msgspec.Struct):

@@ -14,7 +14,7 @@ import contextlib
 
 import structlog
 
-from rootlink.errors import Unavailable
+from rootlink.errors import RootlinkError, Unavailable
 from rootlink.gateway.link import Links
 from rootlink.gateway.provisioner import ProvisionerClient
 from rootlink.wire.provisioner import EngineAddress
@@ -72,6 +72,12 @@ class Engines:
             looking = self._looking[project] = asyncio.create_task(self._look(project))
             looking.add_done_callback(lambda done: self._looked(project, done))
         await asyncio.shield(looking)
+
+    async def noted(self, project: str) -> None:
+        """What the project's engine is needed for while it is stopped has changed: the store has it when this returns, unless
+        the provisioner can't be asked now; then it asks by itself, soon."""
+        with contextlib.suppress(RootlinkError):
+            await self._provisioner.view(project)
 
     async def close(self) -> None:
         tasks = [*self._asking.values(), *self._looking.values()]

@@ -229,15 +229,13 @@ class Hooks:
         for name, value in head.headers:
             if name in HOP or name in named or name in _NOT_GIVEN or name.startswith(_PROXIES):
                 continue
-            if name == b"authorization" and self._is_ours(call, head, value):
+            if KEY_PREFIX.encode() in value or (name == b"authorization" and self._is_an_operators(call, head)):
                 continue
             text, shown = name.decode("latin-1"), value.decode("latin-1")
             given[text] = f"{given[text]}, {shown}" if text in given else shown
         return given
 
-    def _is_ours(self, call: Call, head: Head, value: bytes) -> bool:
-        if KEY_PREFIX.encode() in value:
-            return True
+    def _is_an_operators(self, call: Call, head: Head) -> bool:
         try:
             self._plane.operators.operator(call.scope, head)
         except Unauthorized:

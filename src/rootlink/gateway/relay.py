@@ -17,6 +17,7 @@ Rule 7. A stream of notices (a session's GET, `subscriptions/listen`) outlives i
         by, so that nothing is missed or comes twice; a fresh one is told none. Either is told that the stream goes on
         (`x-rootlink-stream: again`), since its client does not know that anything may have been missed. The rest of a call's
         answer, had again with GET and Last-Event-ID, is no such stream (`x-rootlink-stream: call`): it ends with its engine.
+Rule 8. A schedule or a webhook is in the store before its setter is told: it outlives an engine that is lost the moment after.
 """
 
 from __future__ import annotations
@@ -159,6 +160,8 @@ class Relay:
         link = call.answer
         call.settle()
         headers = returned(link.headers)
+        if call.sets_triggers and link.status == HTTPStatus.OK:
+            await self._engines.noted(call.key.project)
         if link.complete and not call.is_held:
             await send({"type": "http.response.start", "status": link.status, "headers": headers})
             await send({"type": "http.response.body", "body": await link.chunk()})

@@ -94,6 +94,10 @@ class Relayed:
         return self._root == "/mcp" and self._method == "POST"
 
     @property
+    def sets_triggers(self) -> bool:
+        return self._method == "PUT" and self._root == "/engine" and self._path.endswith("/triggers")
+
+    @property
     def is_held(self) -> bool:
         """Whether the answer is a stream of notices. That of 2024-11-05 is none: its session lives and dies with it."""
         return self._is_notices and is_events(self.answer.headers) and _OF_A_CALL not in self.answer.headers

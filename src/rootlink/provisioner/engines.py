@@ -13,6 +13,7 @@ Rule 7. The gate hears of a policy before the engine does: what is no longer all
 Rule 8. An engine never runs in another tier than the one in force: one that is found in another is ended, not adopted.
 Rule 9. What an engine is needed for while it is stopped (schedules, webhooks) it says with its status, the last time as it stops,
         and the store has it from then on: one that is due is started a little before its time, also by the next provisioner.
+        Whoever asks for a `view` may count on it.
 """
 
 from __future__ import annotations
@@ -133,6 +134,7 @@ class Seat:
     decisions: list[Decision] = field(default_factory=list)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     pushing: asyncio.Lock = field(default_factory=asyncio.Lock)  # so that an older environment never overtakes a newer one
+    noting: asyncio.Lock = field(default_factory=asyncio.Lock)  # … nor an older `wake`
 
     def move(self, event: Event) -> None:
         self.state = after(self.state, event)
@@ -194,6 +196,7 @@ class Engines:
         if seat.line is not None and seat.state is State.RUNNING:
             with contextlib.suppress(RootlinkError):
                 seat.status = await seat.line.status(within=1.5)
+                await self._keep_wake(seat)
         files = self._layout.files(project)
         await asyncio.to_thread(_make_folder, files)
         tier, traffic = await self._tier(), await self._traffic(seat)
@@ -574,14 +577,15 @@ class Engines:
 
     async def _keep_wake(self, seat: Seat) -> None:
         """Rule 9."""
-        wake = seat.status.wake if seat.status is not None else None
-        if wake is None or wake == seat.wake:
-            return
-        try:
-            await asyncio.to_thread(self._store.wakes.put, WakeRow(seat.project, wake.due, wake.hooks))
-            seat.wake = wake
-        except RootlinkError as error:
-            log.warning("what an engine is needed for is not written", project=seat.project, reason=error.message)
+        async with seat.noting:
+            wake = seat.status.wake if seat.status is not None else None
+            if wake is None or wake == seat.wake:
+                return
+            try:
+                await asyncio.to_thread(self._store.wakes.put, WakeRow(seat.project, wake.due, wake.hooks))
+                seat.wake = wake
+            except RootlinkError as error:
+                log.warning("what an engine is needed for is not written", project=seat.project, reason=error.message)
 
     def _wake(self, seat: Seat) -> None:
         if seat.running is None and not seat.lock.locked() and not self._closing and self._clock() >= seat.retry_at:

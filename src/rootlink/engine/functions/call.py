@@ -13,7 +13,7 @@ from collections.abc import Callable
 import msgspec
 
 from rootlink.engine.functions.operations import Deliver, Operation, Operations
-from rootlink.engine.functions.results import MAX_PARTS, has_too_many_parts
+from rootlink.engine.functions.results import MAX_PARTS, TooManyParts, decode
 from rootlink.engine.functions.run import LogLine, Outcome, failed, timestamp
 
 MAX_LOG_LINES = 1001  # the prelude stops at 1,000 and says so in one more
@@ -75,11 +75,11 @@ class Call:
             event = _decode(line)
             if isinstance(event, Done):
                 value = bytes(event.v)
-                if has_too_many_parts(value):
-                    self.settle(_TOO_MANY)
-                    return
-                self.settle(Outcome("ok", msgspec.json.decode(value), output_bytes=len(value), response=event.r == 1))
+                self.settle(Outcome("ok", decode(value), output_bytes=len(value), response=event.r == 1))
                 return
+        except TooManyParts:
+            self.settle(_TOO_MANY)
+            return
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             self.settle(_UNREADABLE)
             return
@@ -89,7 +89,7 @@ class Call:
             self._log(event)
         elif self._make_operations is not None:
             self._operations = self._operations or self._make_operations(self.deliver)
-            self._operations.take(event)
+            self._operations.take(event, len(line))
 
     def _log(self, event: Log) -> None:
         self._logged += len(event.t)

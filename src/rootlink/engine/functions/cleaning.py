@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import msgspec
 
+from rootlink.engine.functions.hints import hint
 from rootlink.engine.functions.ledger import KEPT_OUTPUT_BYTES
-from rootlink.engine.functions.refusals import hint
 from rootlink.engine.functions.run import Denied, LogLine, Run, shortened
 from rootlink.redaction import Redactor
 

@@ -10,27 +10,21 @@ Nothing of it runs but the body itself, once, without being called, with nothing
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from rootlink.engine.functions.call import Call
 from rootlink.engine.functions.definition import Held
-from rootlink.engine.functions.isolates import forms
-from rootlink.engine.functions.modules import (
-    NO_DEFAULT,
-    UNEXPECTED,
-    Module,
-    NotTaken,
-    may_be_one,
-    without_dynamic_imports,
-    without_exports,
-)
+from rootlink.engine.functions.hints import instead
+from rootlink.engine.functions.isolates import wrapping
+from rootlink.engine.functions.modules import UNEXPECTED, Module, NotTaken, may_be_one, without_dynamic_imports, without_exports
 from rootlink.engine.functions.pool import Pool
-from rootlink.engine.functions.run import timestamp
+from rootlink.engine.functions.run import Outcome, timestamp
 from rootlink.engine.functions.source import EXPORTED, HINT, NO_IMPORT, Complaint, check_size, complaint, offset, plain, readings
 from rootlink.engine.functions.typescript import Refused, TypeScript, looks_like_it
 from rootlink.errors import Invalid
@@ -39,6 +33,10 @@ from rootlink.wire.mounts import FunctionSpec
 PROBE_SECS: Final = 0.5
 MAX_STOPS: Final = 16
 """Exports that V8 has to be asked for one by one; those at the beginning of a line are mostly found without."""
+HANDLER: Final = (
+    f"a function stands by itself, not in an object; {EXPORTED}; from its webhook, input is {{method, headers, query, body}}"
+)
+_WORKERS: Final = re.compile(r"export\s+default\s*\{\s*(?:async\s+)?fetch\b")
 
 
 class Compiler:
@@ -96,15 +94,15 @@ class _Attempt:
                 await self._probe(held, HINT)
                 return held
             found = found or [wrong]
-        source = forms.as_script(code, self._held("").file)
+        source = wrapping.as_script(code, self._held("").file)
         held, wrong = await self._check(source)
         if wrong is not None:
-            raise NotTaken(max(*found, wrong, key=lambda complaint: complaint.place))
+            raise NotTaken(max(wrong, *found, key=lambda complaint: complaint.place))
         await self._refuse_dynamic_import(source)
-        outcome = await self._pool.run(held, Call(), None, PROBE_SECS)
-        if outcome.status != "ok" or outcome.output != "function":
+        outcome = await self._evaluated(held)
+        if outcome.output != "function":
             self._pool.forget(held)
-            last = f"a value of type {outcome.output}" if outcome.output not in (None, "thrown") else "nothing"
+            last = f"a value of type {outcome.output}" if outcome.status == "ok" else "nothing"
             raise NotTaken(
                 Complaint(f"it is not one expression, and its last statement gives {last}, not a function", hint=EXPORTED)
             )
@@ -125,7 +123,7 @@ class _Attempt:
         if not module.found or module.exported is None:
             self._pool.forget(held)
             if module.found:
-                raise NotTaken(Complaint("it is a module without a default export", hint=NO_DEFAULT))
+                raise NotTaken(Complaint("it is a module without a default export", hint=EXPORTED))
             return None
         await self._refuse_dynamic_import(module.source)
         await self._probe(held, EXPORTED)
@@ -152,10 +150,23 @@ class _Attempt:
 
     async def _probe(self, held: Held, hint: str) -> None:
         """Refuse a body that is plainly no function. One that can't be told in time, or throws, is judged when it runs."""
-        outcome = await self._pool.run(held, Call(), None, PROBE_SECS)
-        if outcome.status == "ok" and outcome.output not in ("function", "thrown"):
+        outcome = await self._evaluated(held)
+        if outcome.status == "ok" and outcome.output != "function":
             self._pool.forget(held)
             what = "exports" if hint == EXPORTED else "evaluates to"
             raise Invalid(
-                f"the code {what} a value of type {outcome.output}, not {'' if what == 'exports' else 'to '}a function; {hint}"
+                f"the code {what} a value of type {outcome.output}, not {'' if what == 'exports' else 'to '}a function; "
+                f"{HANDLER if _WORKERS.search(held.spec.code) else hint}"
             )
+
+    async def _evaluated(self, held: Held) -> Outcome:
+        """The type of what the body evaluates to. Raises Invalid if it wants something that no function has, in every run."""
+        outcome = await self._pool.run(held, Call(), None, PROBE_SECS)
+        error = outcome.error or {}
+        words = instead(error)
+        if words:
+            self._pool.forget(held)
+            at: dict[str, Any] = {member: error[member] for member in ("line", "column") if member in error}
+            where = f" at line {at['line']}, column {at['column']}" if at else ""
+            raise Invalid(f"the code can't be evaluated: {error['name']}: {error['message']}{where}; {words}", data=at or None)
+        return outcome

@@ -29,12 +29,14 @@ from rootlink.engine.functions.cleaning import cleaned, size
 from rootlink.engine.functions.compiling import Compiler
 from rootlink.engine.functions.definition import Deployed, Function, Held, Version, check
 from rootlink.engine.functions.environment import SecretMissing, environment
+from rootlink.engine.functions.exchange import Scope
 from rootlink.engine.functions.isolates.frames import WorkerLimits
-from rootlink.engine.functions.judging import Judge
+from rootlink.engine.functions.judge import Judge
 from rootlink.engine.functions.ledger import KEPT_RUNS, KEPT_VERSIONS, Ledger
 from rootlink.engine.functions.operations import Deliver, Operations, Outbound
 from rootlink.engine.functions.pool import Pool
 from rootlink.engine.functions.refusals import Refusals
+from rootlink.engine.functions.room import Room
 from rootlink.engine.functions.run import Outcome, Run, failed, timestamp
 from rootlink.engine.functions.schemas import Schema
 from rootlink.engine.functions.tools import ToolCalls, Tools, Within, allowed
@@ -76,6 +78,7 @@ class FunctionHost:
         self._pool = Pool(limits or WorkerLimits())
         self._compiler = Compiler(self._pool, self._next_handle)
         self._judge = Judge()
+        self._room = Room()
         self.tools: Tools | None = None  # for `ctx.tools`; set by who has them
         self._deploying = asyncio.Lock()
         self._deploys = 0
@@ -271,7 +274,7 @@ class FunctionHost:
             raise RateLimited(f"{MAX_IN_FLIGHT} runs are in flight in this project; try again when some have ended")
         if key is not None:
             same = input if same is msgspec.UNSET else same
-            return await self._counted(self._once(ws, name, input, trigger, key, same))
+            return await self._once(ws, name, input, trigger, key, same)
         return await self._counted(self._in_turn(ws, name, input, trigger, "run_" + randomness.token_hex(12), None, within))
 
     async def _counted(self, run: Awaitable[Run]) -> Run:
@@ -294,8 +297,9 @@ class FunctionHost:
                 _same_input(name, kept.input, digest)
                 if kept.run.status != "killed":
                     return msgspec.structs.replace(kept.run, replayed=True)
-            run = self._counted(self._in_turn(ws, name, input, trigger, run_id, digest))
+            run = self._in_turn(ws, name, input, trigger, run_id, digest)
             task = asyncio.get_running_loop().create_task(run)
+            self._in_flight.add(task)  # it counts once, however many wait for it
             self._keyed[run_id] = _Joined(task, digest)
             task.add_done_callback(lambda task: self._over(run_id, task))
             return await asyncio.shield(task)
@@ -304,6 +308,7 @@ class FunctionHost:
 
     def _over(self, run_id: str, task: asyncio.Task[Run]) -> None:
         del self._keyed[run_id]
+        self._in_flight.discard(task)
         if not task.cancelled():
             task.exception()  # its callers may all have left
 
@@ -338,7 +343,7 @@ class FunctionHost:
     ) -> Run:
         started, clock, refusals = time.time(), time.perf_counter(), Refusals()
         within = Within((held.name,)) if within is None else within.calling(held.name)
-        calls = ToolCalls(self.tools, held.ws, allowed(held.spec.tools, held.connection), within)
+        calls = ToolCalls(self.tools, held.ws, allowed(held.spec.tools, held.connection), within, self._room)
         call = Call(lambda deliver: self._operations(held, deliver, clock, refusals, calls))
         input_bytes, began = 0, False
         outcome = failed("Cancelled", "the caller went away before the run ended", status="killed")
@@ -412,8 +417,11 @@ class FunctionHost:
     def _operations(self, held: Held, deliver: Deliver, clock: float, refusals: Refusals, calls: ToolCalls) -> Operations:
         left = held.timeout - (time.perf_counter() - clock)
         deadline = asyncio.get_running_loop().time() + left
-        scope = self._outbound.scope
-        return Operations(lambda: refusals.watched(scope(held.name, held.spec.egress)), deliver, deadline, calls)
+
+        def scope() -> Scope:
+            return refusals.watched(self._outbound.scope(held.name, held.spec.egress))
+
+        return Operations(scope, deliver, deadline, calls, self._room)
 
     def _payload(self, held: Held, run_id: str, trigger: str, input: bytes) -> bytes:
         about = {"runId": run_id, "ws": held.ws, "fnName": held.name, "version": held.version, "trigger": trigger}

@@ -107,13 +107,23 @@ class Ledger:
         self._flushing: asyncio.TimerHandle | None = None
         for statement in filter(str.strip, _SCHEMA.split(";")):
             db.execute(statement)
-        for table, column, kind, value in _ADDED:
-            if column not in {row[1] for row in db.execute(f"PRAGMA table_info({table})")}:
-                db.execute(f"ALTER TABLE {table} ADD COLUMN {column} {kind}")
-                db.execute(f"UPDATE {table} SET {column} = {value}")  # noqa: S608
+        if db.in_transaction:
+            db.commit()
+        missing = [added for added in _ADDED if added[1] not in {row[1] for row in db.execute(f"PRAGMA table_info({added[0]})")}]
+        if missing:
+            self._add(missing)
         db.execute(_INDEXES)
         if db.in_transaction:
             db.commit()
+
+    def _add(self, missing: list[tuple[str, str, str, str]]) -> None:
+        """All at once: an engine killed in between finds the older tables as they were. A run that can't be read goes, so that it
+        does not cost the others. Raises Unavailable."""
+        with self._transaction() as db:
+            db.execute("DELETE FROM runs WHERE NOT json_valid(CAST(run AS TEXT))")
+            for table, column, kind, value in missing:
+                db.execute(f"ALTER TABLE {table} ADD COLUMN {column} {kind}")
+                db.execute(f"UPDATE {table} SET {column} = {value}")  # noqa: S608
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from rootlink.engine.functions.isolates import forms
+from rootlink.engine.functions.isolates import wrapping
 from rootlink.engine.functions.source import EXPORTED, NO_IMPORT, Complaint, place
 
 MAX_EXPORTS, MAX_AT_ONCE = 100, 1000
@@ -33,7 +33,6 @@ _DYNAMIC = re.compile(r"(?<![\w$.#])import(?=\s*\()")
 _NAMES = ("$default", "_default", *(f"$defaul{digit}" for digit in range(10)))
 
 NOT_ONE = "only one function can be exported by default"
-NO_DEFAULT = f"it exports nothing by default; {EXPORTED}"
 NO_CLASS = f"a class can't be called; {EXPORTED}"
 
 
@@ -55,7 +54,7 @@ class Module:
 
     @property
     def source(self) -> str:
-        return forms.as_module(self.statements, self.exported or "undefined")
+        return wrapping.as_module(self.statements, self.exported or "undefined")
 
 
 def may_be_one(code: str) -> bool:

@@ -13,13 +13,16 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from rootlink.engine.functions.exchange import Exchange, Fetch, Read, Scope
+from rootlink.engine.functions.room import Room
 from rootlink.engine.functions.subtle import Subtle, compute, threads
 from rootlink.engine.functions.tools import Tool, ToolCalls, ToolList
 
 MAX_OPERATIONS: Final = 1000
+CLOSED_AT_ONCE: Final = 100  # more would hold up the event loop
 MAX_FETCHES_AT_ONCE: Final = 8
 MAX_OPEN: Final = 32  # answers that are streamed
 MAX_READS: Final = 20_000  # the prelude stops there, too
+NO_ROOM: Final = "the functions of this project send more at once than is held for them; try again when some of it has arrived"
 
 
 class Outbound(Protocol):
@@ -49,9 +52,9 @@ Deliver = Callable[[int, bytes], None]
 class Operations:
     """Of one call; it owns their tasks and timers until `close`."""
 
-    def __init__(self, scope: Callable[[], Scope], deliver: Deliver, deadline: float, tools: ToolCalls) -> None:
+    def __init__(self, scope: Callable[[], Scope], deliver: Deliver, deadline: float, tools: ToolCalls, room: Room) -> None:
         """`deadline` is of the loop's clock."""
-        self._scope, self._deliver, self._deadline, self._tools = scope, deliver, deadline, tools
+        self._scope, self._deliver, self._deadline, self._tools, self._room = scope, deliver, deadline, tools, room
         self._loop = asyncio.get_running_loop()
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._timers: dict[int, asyncio.TimerHandle] = {}
@@ -61,7 +64,8 @@ class Operations:
         self._open: dict[int, Exchange] = {}
         self._seen = self._reads = 0
 
-    def take(self, operation: Operation) -> None:
+    def take(self, operation: Operation, size: int) -> None:
+        """`size`: bytes that it came in."""
         if isinstance(operation, Cancel):
             self._cancel(operation.i)
             return
@@ -73,23 +77,27 @@ class Operations:
             self._answer(operation.i, {"e": f"too many host operations: at most {MAX_OPERATIONS} a run", "n": "LimitError"})
         elif isinstance(operation, Timer):
             self._timers[operation.i] = self._loop.call_later(max(operation.ms, 0) / 1000, self._ring, operation.i)
-        elif isinstance(operation, Fetch):
-            self._begin(operation.i, self._fetch(operation))
-        elif isinstance(operation, Tool | ToolList):
-            self._start(operation.i, self._tools.answer(operation))
-        elif operation.small:
+        elif isinstance(operation, Subtle) and operation.small:
             self._answer(operation.i, compute(operation))
+        elif not self._room.take(size):
+            self._answer(operation.i, {"e": NO_ROOM, "n": "LimitError"})
+        elif isinstance(operation, Fetch):
+            self._begin(operation.i, self._fetch(operation), size)
+        elif isinstance(operation, Subtle):
+            self._begin(operation.i, self._finish(operation.i, self._compute(operation)), size)
         else:
-            self._start(operation.i, self._compute(operation))
+            self._begin(operation.i, self._finish(operation.i, self._tools.answer(operation)), size)
 
     async def close(self) -> None:
         """Returns when nothing runs any more."""
         for timer in self._timers.values():
             timer.cancel()
         tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for start in range(0, len(tasks), CLOSED_AT_ONCE):
+            some = tasks[start : start + CLOSED_AT_ONCE]
+            for task in some:
+                task.cancel()
+            await asyncio.gather(*some, return_exceptions=True)
 
     def _answer(self, operation: int, value: Mapping[str, Any]) -> None:
         self._deliver(operation, msgspec.json.encode(value))
@@ -106,12 +114,13 @@ class Operations:
         if task is not None:
             task.cancel()
 
-    def _start(self, operation: int, work: Any) -> None:
-        self._begin(operation, self._finish(operation, work))
-
-    def _begin(self, operation: int, work: Coroutine[Any, Any, None]) -> None:
+    def _begin(self, operation: int, work: Coroutine[Any, Any, None], size: int) -> None:
         task = self._tasks[operation] = self._loop.create_task(work)
-        task.add_done_callback(lambda _: self._tasks.pop(operation, None))
+        task.add_done_callback(lambda _: self._over(operation, size))
+
+    def _over(self, operation: int, size: int) -> None:
+        self._tasks.pop(operation, None)
+        self._room.give_back(size)
 
     async def _finish(self, operation: int, work: Any) -> None:
         self._answer(operation, await work)

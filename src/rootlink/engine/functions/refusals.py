@@ -1,4 +1,4 @@
-"""Which hosts a run was refused, and what a person can do about it.
+"""Which hosts a run was refused.
 
 Noted at the way out, so that it is known however the body took it: many catch the refusal and throw words of their own.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from rootlink.engine.functions.exchange import Scope
 from rootlink.engine.functions.run import Denied
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 MAX_HOSTS: Final = 50
 MAX_CHARS: Final = 500
-SHOWN: Final = 3
-UNLISTED: Final = "is not in this project's outbound allowlist"
 
 
 class Refusals:
@@ -61,24 +59,3 @@ class _Watched:
         except EgressBlocked as error:
             self._refusals.note(error)
             raise
-
-
-def hint(error: Mapping[str, Any], denied: list[Denied]) -> str:
-    """For who reads the error of a run: which refusals the message does not tell, and how to allow the hosts. May be empty."""
-    said = str(error.get("message", ""))
-    return "\n".join(filter(None, (_words(said, one) for one in denied[:SHOWN])))
-
-
-def _words(said: str, denied: Denied) -> str:
-    told = denied.message in said
-    if not denied.message.endswith(UNLISTED) or not denied.host:
-        return "" if told else denied.message
-    allow = f"to allow it: rootlink egress allow {_rule(denied.host, denied.port)}"
-    return allow if told else f"{denied.message}; {allow}"
-
-
-def _rule(host: str, port: int | None) -> str:
-    """A rule without a port opens 443 and 80."""
-    if port in (None, 0, 80, 443):
-        return host
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

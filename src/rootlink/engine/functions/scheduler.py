@@ -6,6 +6,7 @@ Rule 3. While a run of a schedule goes on, its next one is skipped, and that is 
 Rule 4. A clock that is put back fires nothing again, and one that is put forward is noticed within a minute. A time reckoned
         from more than `WRONG_SECS` ahead is of a clock that was wrong, and is reckoned again.
 Rule 5. A run holds the engine's lease, and goes on when whoever called the webhook has left.
+Rule 6. Of all schedules that are due at once, `AT_ONCE` run and the others wait, so that people's own calls find room.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from rootlink.errors import Internal, RootlinkError, Unavailable
 DAY: Final = 86_400.0
 LOOK_SECS: Final = 60.0
 WRONG_SECS: Final = 3 * 3600.0
+AT_ONCE: Final = 500  # half of what a project may have in flight
 
 log = structlog.get_logger(__name__)
 
@@ -58,6 +60,7 @@ class Scheduler:
         triggers.changed = self._changed.set
         self._scheduled: set[Key] = set()  # of which a run goes on
         self._runs: set[asyncio.Task[Any]] = set()
+        self._room = asyncio.Semaphore(AT_ONCE)
         self._put_right()
 
     def _put_right(self) -> None:
@@ -70,7 +73,7 @@ class Scheduler:
     async def keep(self) -> None:
         while True:
             self._changed.clear()
-            wait = self._fire()
+            wait = await self._fire()
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await self._changed.wait()
@@ -87,24 +90,31 @@ class Scheduler:
 
     # schedules
 
-    def _fire(self) -> float | None:
+    async def _fire(self) -> float | None:
         """What is due now. Seconds until the next look; None: until something is set."""
-        for scheduled in self._triggers.schedules if not self._lease.stopping else ():
+        for row, _ in self._triggers.schedules:
+            scheduled = self._triggers.get(row.ws, row.name)  # what it is now: others had their turn in between
+            if scheduled is None or self._lease.stopping:
+                continue
             try:
-                self._look(scheduled)
+                fired = self._look(scheduled)
             except Unavailable as error:  # the mark can't be written, so nothing was run; the next look tries again
-                log.warning("schedule not fired", ws=scheduled.row.ws, function=scheduled.row.name, reason=error.message)
+                log.warning("schedule not fired", ws=row.ws, function=row.name, reason=error.message)
+                fired = True
+            if fired:
+                await asyncio.sleep(0)  # each costs a transaction, and there may be a thousand
         now = self._now()
         left = [row.due - now for row, _ in self._triggers.schedules if row.due is not None and row.due > now]
         return min([self._look_secs, *left]) if self._triggers.schedules else None
 
-    def _look(self, scheduled: Scheduled) -> None:
+    def _look(self, scheduled: Scheduled) -> bool:
+        """Whether there was something to do. Raises Unavailable."""
         (row, schedule), now = scheduled, self._now()
         if row.since > now + WRONG_SECS:
             self._mark(scheduled, now)
-            return
+            return True
         if row.due is None or row.due > now:
-            return
+            return False
         due: float | None = row.due if now - row.due < DAY else schedule.after(now - DAY)
         if due is None or due > now or not self._triggers.owned(row):
             self._mark(scheduled, now)
@@ -114,6 +124,7 @@ class Scheduler:
             self._mark(scheduled, now, last=Last(due, "running"))
             self._scheduled.add((row.ws, row.name))
             self._start(self._run(row, due))
+        return True
 
     def _mark(self, scheduled: Scheduled, now: float, **changes: Any) -> None:
         """What was due until now is done with. Raises Unavailable."""
@@ -122,13 +133,23 @@ class Scheduler:
 
     async def _run(self, row: Row, due: float) -> None:
         """Never raises: it is a task of the engine's group."""
-        ran = await self._ran(row.ws, row.name, msgspec.json.decode(row.input), "cron", f"{due:.0f}")
+        async with self._room:
+            ran = None
+            if self._still(row, due):
+                ran = await self._ran(row.ws, row.name, msgspec.json.decode(row.input), "cron", f"{due:.0f}")
         self._scheduled.discard((row.ws, row.name))
+        if ran is None:
+            return
         last = Last(due, ran.status, ran.run_id) if isinstance(ran, Run) else Last(due, "refused", error=ran.message)
         log.info("schedule ran", ws=row.ws, function=row.name, due=timestamp(due), status=last.status, run_id=last.run_id)
-        found = self._triggers.get(row.ws, row.name)
-        if found is not None and found.row.last == Last(due, "running"):
+        if found := self._still(row, due):
             self._note(found, last=last)
+
+    def _still(self, row: Row, due: float) -> Scheduled | None:
+        """What was due, if it is still set: it may have been changed, or gone and come again by its name."""
+        found = self._triggers.get(row.ws, row.name)
+        same = found is not None and (found.row.connection, found.row.last) == (row.connection, Last(due, "running"))
+        return found if same else None
 
     def _note(self, scheduled: Scheduled, **changes: Any) -> None:
         with suppress(Unavailable):  # said in the log; only a person who looks misses it

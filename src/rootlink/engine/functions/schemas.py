@@ -1,7 +1,7 @@
 """The JSON Schemas of functions: which may be deployed, and whether a value fits one, without ever holding up the engine.
 
 A schema is a stranger's program. jsonschema-rs holds the interpreter while it runs, so a thread would not help: what may take
-long is judged in a process of its own (judging.py).
+long is judged in a process of its own (judge.py).
 
 Rules
 - Dialects: draft-07, 2019-09 and 2020-12, the last unless `$schema` says so. The root describes an object.

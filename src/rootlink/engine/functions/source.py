@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from rootlink.engine.functions.isolates import forms
+from rootlink.engine.functions.isolates import wrapping
 from rootlink.errors import Invalid
 
 MAX_BYTES = 1 << 20
@@ -34,7 +34,7 @@ _HINTS = (  # for what V8 says of what people write most
 
 @dataclass(frozen=True, slots=True)
 class Complaint:
-    """What is wrong with a source. `line` None: no place is known; a line behind the last: something is not closed."""
+    """What is wrong with a source. `line` None: no place is known; a line behind the last: it is not complete."""
 
     message: str
     line: int | None = None
@@ -45,23 +45,19 @@ class Complaint:
     def place(self) -> tuple[int, int]:
         return (self.line or 0, self.column)
 
-    def refusal(self, code: str) -> DoesNotCompile:
-        """The error for the author of `code`, naming the place in it."""
+    def refusal(self, code: str) -> Invalid:
+        """The error for the author of `code`, naming the place in it; its `data` is {line, column} where that is known."""
         start = f"the code does not compile: {self.message}"
         if self.line is None:
-            return DoesNotCompile(start if self.hint == HINT else f"{start}; {self.hint}")
+            return Invalid(start if self.hint == HINT else f"{start}; {self.hint}")
         shown = line_of(code, self.line)
         if shown is None:
             line, column = place(code, len(code))
-            end = {"line": line, "column": column}
-            return DoesNotCompile(f"{start} after its last line: something is not closed; {self.hint}", data=end)
+            end = f"the code does not compile: it ends, at line {line}, column {column}, before it is complete; {self.hint}"
+            return Invalid(end, data={"line": line, "column": column})
         shown = shown.strip()[:120]
         where = {"line": self.line, "column": self.column}
-        return DoesNotCompile(f"{start} at line {self.line}, column {self.column}: {shown} ({self.hint})", data=where)
-
-
-class DoesNotCompile(Invalid):
-    """`data` is {line, column} where the place is known."""
+        return Invalid(f"{start} at line {self.line}, column {self.column}: {shown} ({self.hint})", data=where)
 
 
 def check_size(code: str) -> None:
@@ -99,7 +95,7 @@ def readings(code: str) -> Iterator[str]:
 
 
 def complaint(text: str) -> Complaint:
-    """What V8 said of a script that `forms.checked` made."""
+    """What V8 said of a script that `wrapping.checked` made."""
     found = _COMPLAINT.match(text)
     if found is None:
         return Complaint(text.strip()[:300] or "V8 gave no reason")
@@ -109,7 +105,7 @@ def complaint(text: str) -> Complaint:
         return Complaint(message, hint=hint)
     if shown[len(indent) : len(indent) + 1] == "@":
         hint = _DECORATOR
-    skipped = forms.check_lead(shown) if line == 1 else 0
+    skipped = wrapping.check_lead(shown) if line == 1 else 0
     return Complaint(message, line, max(len(indent) - skipped, 0) + 1, hint)
 
 

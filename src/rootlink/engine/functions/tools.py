@@ -20,14 +20,16 @@ from typing import Any, Final, Protocol
 import msgspec
 from msgspec import Raw
 
+from rootlink.engine.functions import results
+from rootlink.engine.functions.room import Room
 from rootlink.errors import EgressBlocked, Forbidden, NotFound, RateLimited, RootlinkError, TooLarge
 
 MAX_CALLS: Final = 100  # of a whole tree of runs
 MAX_AT_ONCE: Final = 8  # of one run
 MAX_RUNS_DEEP: Final = 4
 MAX_ARGUMENT_BYTES: Final = 1 << 20
-MAX_ARGUMENT_PARTS: Final = 100_000  # arrays and objects, which take the longest to read
 MAX_RESULT_BYTES: Final = 4 << 20
+SLOW_BYTES: Final = 16 << 10  # of arguments or a result: more is read one a turn of the event loop
 MAX_LISTS: Final = 10  # of one run
 MAX_LISTED, MAX_LISTED_BYTES = 500, 1 << 20
 _SHOWN = 4000  # characters of what a tool said
@@ -99,14 +101,13 @@ class _Result(msgspec.Struct):
 
 
 _result = msgspec.json.Decoder(_Result)
-_object = msgspec.json.Decoder(dict[str, Any])
 
 
 class ToolCalls:
     """Of one run. `allowed`: patterns. `count` is of the calls that were made, or refused by the tool's side."""
 
-    def __init__(self, tools: Tools | None, ws: str, allowed: list[str], within: Within) -> None:
-        self._tools, self._ws, self._allowed, self._within = tools, ws, allowed, within
+    def __init__(self, tools: Tools | None, ws: str, allowed: list[str], within: Within, room: Room) -> None:
+        self._tools, self._ws, self._allowed, self._within, self._room = tools, ws, allowed, within, room
         self._slots = asyncio.Semaphore(MAX_AT_ONCE)
         self._lists = 0
         self.count = 0
@@ -125,12 +126,17 @@ class ToolCalls:
     async def _call(self, name: str, encoded: str) -> dict[str, Any]:
         self._within.budget.spend()
         self.count += 1
-        tools, arguments = self._reach(name), _arguments(encoded)
+        tools = self._reach(name)
+        _check_arguments(encoded)
         async with self._slots:
-            result = await tools.call(self._ws, name, arguments, self._within)
+            if len(encoded) > SLOW_BYTES:
+                await self._room.turn()
+            result = await tools.call(self._ws, name, _read(encoded), self._within)
         size = len(bytes(result))
         if size > MAX_RESULT_BYTES:
             raise ToolFailed(f"{name[:200]} answered with {size} bytes; at most {MAX_RESULT_BYTES} are taken; ask it for less")
+        if size > SLOW_BYTES:
+            await self._room.turn()
         text, failed = _said(result)
         if failed:
             raise ToolFailed(text or f"{name[:200]} failed, and gave no reason")
@@ -183,17 +189,22 @@ def matches(pattern: str, name: str) -> bool:
     return True
 
 
-def _arguments(text: str) -> dict[str, Any]:
-    encoded = text.encode()
-    size = len(encoded)
+def _check_arguments(text: str) -> None:
+    size = len(text.encode())
     if size > MAX_ARGUMENT_BYTES:
         raise TooLarge(f"the arguments are {size} bytes; at most {MAX_ARGUMENT_BYTES} are allowed")
-    if text.count("[") + text.count("{") > MAX_ARGUMENT_PARTS:
-        raise TooLarge(f"the arguments hold too many arrays and objects; at most {MAX_ARGUMENT_PARTS} are allowed")
+
+
+def _read(arguments: str) -> dict[str, Any]:
     try:
-        return _object.decode(encoded)
+        found = results.decode(arguments.encode())
+    except results.TooManyParts:
+        raise TooLarge(f"the arguments hold more than {results.MAX_PARTS:,} lists, objects and strings") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise ToolFailed("the arguments must be a JSON object, not nested too deeply, with text that is valid Unicode") from None
+        found = None
+    if not isinstance(found, dict):
+        raise ToolFailed("the arguments must be a JSON object, not nested too deeply, with text that is valid Unicode")
+    return found
 
 
 def _said(result: Raw) -> tuple[str, bool]:

@@ -12,7 +12,7 @@ const KEY = (() => {
   const O = Object;
   const P = Promise;
   const { parse, stringify } = JSON;
-  const { freeze, create, defineProperty, getPrototypeOf, getOwnPropertyDescriptor, getOwnPropertyDescriptors } = O;
+  const { freeze, create, defineProperty, getPrototypeOf, getOwnPropertyDescriptor } = O;
   const { ownKeys } = Reflect;
   const evaluate = eval; // indirect: in the global scope, out of any body's reach
   const now = Date.now;
@@ -323,9 +323,8 @@ const KEY = (() => {
       frozen.add(item);
       fresh.push(item);
       queue.push(getPrototypeOf(item));
-      const descriptors = getOwnPropertyDescriptors(item);
-      for (const key of ownKeys(descriptors)) {
-        const { value, get, set } = descriptors[key];
+      for (const key of ownKeys(item)) {
+        const { value, get, set } = getOwnPropertyDescriptor(item, key);
         queue.push(value, get, set);
       }
     }
@@ -339,16 +338,19 @@ const KEY = (() => {
     return [
       function* () {}, async () => {}, async function* () {}, [].values(), ''[Symbol.iterator](), new Map().keys(), new Set().keys(),
       'x'.matchAll(/x/g), getPrototypeOf(Int8Array), [].values().map((x) => x), Iterator.from({ next() {} }), segments, segments[Symbol.iterator](),
+      getOwnPropertyDescriptor(new Error(), 'stack'), behind,
     ];
   };
 
   // A frozen prototype would forbid `error.name = …` and the like on objects that inherit from it. Accessors give that back.
   // Not for hot builtins: an accessor on Array.prototype.constructor makes map and filter five times slower.
+  const behind = []; // what those accessors give, which no property leads to any more
   const assignable = (prototype, keys) => {
     for (const key of keys) {
       const descriptor = getOwnPropertyDescriptor(prototype, key);
       if (!descriptor?.configurable || !('value' in descriptor)) continue;
       const { value, enumerable } = descriptor;
+      behind.push(value);
       const get = () => value;
       const set = function (next) {
         if (this === prototype) throw new TypeError(`${key} of a shared prototype can't be assigned`);
@@ -386,7 +388,11 @@ const KEY = (() => {
     // What the body evaluates to, without calling it.
     probe: (id) => {
       const call = open(id, '');
-      finish(call, attempt(() => done(typeof body(...wanted.map((name) => offer(call, name)))), done('thrown')));
+      try {
+        finish(call, done(typeof body(...wanted.map((name) => offer(call, name)))));
+      } catch (error) {
+        finish(call, failed(error));
+      }
     },
     deliver: (id, operation, answer) => {
       const call = live[id];

@@ -19,7 +19,6 @@ import ctypes
 import json
 import os
 import queue
-import secrets
 import socket
 import threading
 import time
@@ -28,10 +27,9 @@ from collections.abc import Callable, Iterable, Iterator
 from enum import IntEnum
 from functools import partial
 from itertools import chain
-from pathlib import Path
 from typing import Any, NoReturn
 
-from rootlink.engine.functions.isolates import forms
+from rootlink.engine.functions.isolates import wrapping
 from rootlink.engine.functions.isolates.frames import (
     HEADER,
     MAX_EVENTS,
@@ -44,6 +42,7 @@ from rootlink.engine.functions.isolates.frames import (
     WorkerLimits,
     pack,
 )
+from rootlink.engine.functions.isolates.prelude import Prelude
 from rootlink.engine.functions.isolates.v8 import Isolate, Kind
 
 TICK_SECS = 0.005
@@ -57,14 +56,6 @@ FAT_BYTES = 64 << 20  # what an idle worker may have grown by since its start
 LOOK_SECS = 0.1
 SEND_BYTES = 64 << 10  # frames are sent together up to about so many
 CULPRIT_BYTES = 16 << 20  # what a cell must have grown by to be worth a kill
-
-PROVIDED = (
-    "fetch", "Request", "Response", "Headers", "ReadableStream", "WritableStream", "TransformStream", "TextDecoderStream",
-    "TextEncoderStream", "FormData", "Blob", "File", "DOMException", "console", "setTimeout", "clearTimeout", "setInterval",
-    "clearInterval", "performance", "queueMicrotask", "globalThis", "crypto", "AbortController", "AbortSignal", "URL",
-    "URLSearchParams", "TextEncoder", "TextDecoder", "atob", "btoa", "structuredClone",
-)  # fmt: skip
-"""What prelude.js offers a body, by name (its `offers`)."""
 
 Frames = Iterable[bytes]
 Act = Callable[["Cell"], None]
@@ -141,31 +132,6 @@ class Cell:
 
     def ignores_cancel(self, now: float) -> bool:
         return any(due < now for due in self.cancels.values())
-
-
-class Prelude:
-    """prelude.js with its blanks filled. `key` is the name of the bridge, not to be guessed by a body."""
-
-    def __init__(self, limits: WorkerLimits) -> None:
-        folder = Path(__file__).parent
-        apis = {path.stem: _without_comments(path) for path in (folder / "apis").glob("*.js")}
-        self.key = "k" + secrets.token_hex(12)
-        given = {
-            "output": limits.output_chars,
-            "logLines": limits.log_lines,
-            "logChars": limits.log_chars,
-            "operations": limits.operations,
-            "operationChars": limits.operation_chars,
-            "depth": limits.depth,
-        }
-        text = _without_comments(folder / "prelude.js")
-        self.script = text.replace("KEY", self.key).replace("'LIMITS'", json.dumps(given)).replace("'APIS'", json.dumps(apis))
-
-
-def _without_comments(path: Path) -> str:
-    """Lines that are but a comment would be kept in every isolate, and their dashes make V8 take two bytes a character."""
-    lines = path.read_text("utf-8").splitlines()
-    return "\n".join(line.strip() for line in lines if not line.lstrip().startswith("// "))
 
 
 class Worker:
@@ -265,16 +231,13 @@ class Worker:
     def _start(self, verb: str, function: int, call: int, body: bytes) -> Frames:
         if function not in self._definitions:
             return (pack(FromWorker.ENDED, function, call, Ending.BROKEN.encode()),)
-        payload = json.dumps(body.decode(), ensure_ascii=False)
-        self._place(function, call, partial(self._step, call, f'"use strict";{self._prelude.key}.{verb}({call},{payload})'))
+        self._place(function, call, partial(self._step, call, self._prelude.begin(verb, call, body)))
         return ()
 
     def _deliver(self, function: int, call: int, body: bytes) -> Frames:
         cell = self._where.get(call)
         if cell is not None:
-            operation, _, answer = body.decode().partition(" ")
-            literal = json.dumps(answer, ensure_ascii=False)
-            self._step(call, f'"use strict";{self._prelude.key}.deliver({call},{int(operation)},{literal})', cell)
+            self._step(call, self._prelude.deliver(call, body), cell)
         return ()
 
     def _cancel(self, function: int, call: int, body: bytes) -> Frames:
@@ -284,7 +247,7 @@ class Worker:
             self._let_go(function)
             return (pack(FromWorker.ENDED, function, call, Ending.CANCELLED.encode()),)
         cell.cancels[call] = time.monotonic() + CANCEL_GRACE_SECS
-        self._step(call, f'"use strict";{self._prelude.key}.drop({call})', cell)
+        self._step(call, self._prelude.drop(call), cell)
         return ()
 
     # cells; the lock is held
@@ -324,16 +287,13 @@ class Worker:
         return True
 
     def _bind(self, cell: Cell) -> None:
-        """Compile the function in its cell. The source starts on line 1, so the line numbers of errors are its author's."""
+        """Compile the function in its cell."""
         definition = self._definitions[cell.function]
         cell.bound = True
         cell.retired = definition.fresh or cell.function in self._forgotten
         cell.cpu_limit = definition.cpu
         cell.isolate.limit_heap(definition.heap)
-        source, names = definition.source, mentioned(definition.source)
-        head = f'{self._prelude.key}.bind({json.dumps(names)},({",".join(names)})=>{{"use strict";return ('
-        where = f"{json.dumps(definition.name)},{len(head) + forms.lead(source)}"
-        cell.post(f"{head}{source}\n)}},{where})\n//# sourceURL={forms.BODY}", Tag.BOUND)
+        cell.post(self._prelude.bind(definition), Tag.BOUND)
 
     def _check(self, function: int, cell: Cell) -> None:
         """Compile, never run: `throw` comes first."""
@@ -342,7 +302,7 @@ class Worker:
             self._spares.append(cell)
             return
         cell.function, cell.checks, cell.cpu_limit = function, 2, definition.cpu
-        for script in forms.checked(definition.source):
+        for script in wrapping.checked(definition.source):
             cell.post(script, Tag.CHECKED)
 
     def _step(self, call: int, script: str, cell: Cell) -> None:
@@ -351,7 +311,7 @@ class Worker:
         self._where[call] = cell
         cell.used = time.monotonic()
         cell.post(script)
-        cell.post(f"{self._prelude.key}.drain()", Tag.DRAINED)
+        cell.post(self._prelude.drain, Tag.DRAINED)
         if self._asleep:
             self._wake()
 
@@ -517,13 +477,11 @@ class Worker:
     def _arm(self) -> None:
         """Make a spare: prelude in, its lazy code warmed by a call of nothing, everything reachable frozen."""
         cell = Cell(self._library, self._answered)
-        key = self._prelude.key
         with self._lock:
             self._cells.add(cell)
-            cell.post(self._prelude.script)
-            cell.post(f"{key}.warm()")
-            cell.post(f"{key}.lock()")
-            cell.post(f"{key}.drain()", Tag.ARMED)
+            for script in self._prelude.arming:
+                cell.post(script)
+            cell.post(self._prelude.drain, Tag.ARMED)
         self._wake()
 
     def _evict(self) -> Frames:
@@ -620,10 +578,3 @@ def _frames(function: int, events: bytes) -> Iterator[bytes]:
 
 def _ending(kind: Kind) -> Ending:
     return Ending.HEAP if kind is Kind.OUT_OF_MEMORY else Ending.BROKEN
-
-
-def mentioned(source: str) -> list[str]:
-    """Which of the provided names a source can mean: only those are made for its calls, so an unused API costs nothing."""
-    if "eval" in source or "\\u" in source:
-        return list(PROVIDED)
-    return [name for name in PROVIDED if name in source]

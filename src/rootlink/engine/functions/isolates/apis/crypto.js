@@ -238,6 +238,7 @@
     const { name, namedCurve } = key.algorithm;
     return Uint8Array.of(...Uint8Array.fromHex(name === 'Ed25519' ? ED25519_SPKI : CURVES[namedCurve].spki), ...bytes).buffer;
   };
+  bridge.harden(exportKey); // the one method that all calls share
 
   const generateKey = async (random, given, extractable, usages) => {
     const [name, algorithm] = normal(given, ['HMAC', 'AES-GCM'], 'generateKey');
