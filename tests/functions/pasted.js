@@ -190,7 +190,10 @@ export default async () => {
   const urls = Array.from({ length: 20 }, (_, i) => `https://many.example/${i}`);
   const results = await Promise.allSettled(urls.map(async (u) => { const r = await fetch(u); if (!r.ok) throw new Error(`${r.status}`); return r.json(); }));
   const { fulfilled = [], rejected = [] } = Object.groupBy(results, (r) => r.status);
-  return { ok: fulfilled.map((r) => r.value.i), bad: rejected.map((r) => r.reason.message), raced: (await Promise.race(urls.map((u) => fetch(u).then((r) => r.json())))).i >= 0, any: await Promise.any([Promise.reject(new Error('x')), 5]) };
+  const again = urls.map((u) => fetch(u).then((r) => r.json()));
+  const raced = (await Promise.race(again)).i >= 0;
+  await Promise.allSettled(again);
+  return { ok: fulfilled.map((r) => r.value.i), bad: rejected.map((r) => r.reason.message), raced, any: await Promise.any([Promise.reject(new Error('x')), 5]) };
 };
 //# pipeline
 export default async () => {

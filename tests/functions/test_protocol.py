@@ -294,7 +294,7 @@ class Asks:
 
     taken: list[object] = field(default_factory=list)
 
-    def take(self, operation: object) -> None:
+    def take(self, operation: object, size: int) -> None:
         self.taken.append(operation)
 
     async def close(self) -> None:
