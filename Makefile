@@ -2,7 +2,7 @@
 #
 #   make up      install and start Rootlink here          make down    stop what runs detached
 #   make test    install what tests need; run everything  make demo    the main path, played on a throw-away home
-#   make lint    style and the import law                 make types   mypy --strict
+#   make lint    style and the import law                 make types   mypy --strict, tsc
 #   make bench   the benchmarks                           make lock    write requirements/*.txt anew
 
 SHELL := /bin/bash
@@ -17,12 +17,15 @@ help:
 
 install:
 	@scripts/install run
+	@scripts/console
 
 install-test:
 	@scripts/install test
+	@scripts/console
 
 install-bench:
 	@scripts/install bench
+	@scripts/console
 
 up: install
 	@$(BIN)/rootlink up
@@ -42,6 +45,7 @@ lint: install-test
 
 types: install-test
 	@$(BIN)/mypy
+	@scripts/console check
 
 format: install-test
 	@$(BIN)/ruff check --fix

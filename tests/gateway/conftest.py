@@ -120,7 +120,7 @@ async def _instance(folder: Path, **changed: Any) -> AsyncIterator[Instance]:
     settings = GatewaySettings(**{"admin_token": ADMIN, "public_url": url, "guess_burst": 1e6, **changed})
     async with FakeProvisioner(folder, store).running() as provisioner, aiohttp.ClientSession() as http:
         client = ProvisionerClient(str(provisioner.socket))
-        gateway = build(store, Sealer(public), catalog.load(), client, settings, console=console.build(url, "0"))
+        gateway = build(store, Sealer(public), catalog.load(), client, settings, console=console.build())
         stop, ready = asyncio.Event(), asyncio.Event()
         serving = asyncio.create_task(serve(gateway, sock, stop=stop, ready=ready.set))
         await asyncio.wait_for(ready.wait(), 10)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from typing import Any
 
@@ -331,18 +332,18 @@ async def test_what_nobody_expected_is_an_internal_error_with_an_id_and_nothing_
     assert CANARY not in logged
 
 
-async def test_the_landing_page_runs_nothing_and_cannot_be_framed(instance: Instance) -> None:
+async def test_the_console_runs_its_own_scripts_alone_and_cannot_be_framed(instance: Instance) -> None:
     async with instance.http.get(instance.url + "/") as response:
         assert (response.status, response.content_type) == (200, "text/html")
         page, headers = await response.text(), response.headers
-    assert f"{instance.url}/mcp" in page
-    assert "not built yet" in page
-    assert "<script" not in page
+    policy = dict(one.split(" ", 1) for one in headers["content-security-policy"].split("; "))
     assert "unsafe" not in headers["content-security-policy"]
-    assert "default-src 'none'" in headers["content-security-policy"]
-    assert "frame-ancestors 'none'" in headers["content-security-policy"]
+    assert (policy["default-src"], policy["script-src"], policy["frame-ancestors"]) == ("'none'", "'self'", "'none'")
     assert headers["x-content-type-options"] == "nosniff"
-    async with instance.http.get(instance.url + "/console/style.css") as response:
-        assert (response.status, response.content_type) == (200, "text/css")
-    assert (await instance.refused("GET", "/console/none"))[0] == 404
+    for script in re.findall(r'<script[^>]* src="([^"]+)"', page):
+        async with instance.http.get(instance.url + script) as response:
+            assert (response.status, response.content_type) == (200, "text/javascript")
+            assert "immutable" in response.headers["cache-control"]
+    assert "<script>" not in page
+    assert (await instance.refused("GET", "/console/assets/none.js"))[0] == 404
     assert (await instance.refused("POST", "/"))[0] == 404

@@ -1,6 +1,6 @@
 """The gateway as one ASGI application.
 
-    every request   guard → relay (/mcp, /engine)              raw ASGI: the hot path
+    every request   guard → relay (/mcp, /engine, and what of an engine's a signed-in person asks for)     raw ASGI: the hot path
                           → router (/v1, health, openapi)      routes as data
                           → console (everything else that is a page)
 
@@ -21,12 +21,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rootlink.catalog import Catalog
 from rootlink.errors import Internal, RootlinkError
-from rootlink.gateway import health, incidents, oauth, openapi, protected, v1
+from rootlink.gateway import access, health, incidents, oauth, openapi, protected, v1
 from rootlink.gateway.answers import Gone, Refusal
-from rootlink.gateway.auth import Guesses, KeyRing, Operators
+from rootlink.gateway.auth import READS, Guesses, KeyRing, Operators
 from rootlink.gateway.budget import Budget
 from rootlink.gateway.engines import Engines
-from rootlink.gateway.guard import Guard
+from rootlink.gateway.guard import Guard, Head
 from rootlink.gateway.hooks import Hooks
 from rootlink.gateway.metrics import Metrics
 from rootlink.gateway.plane import Errands, Plane
@@ -35,6 +35,7 @@ from rootlink.gateway.provisioner import ProvisionerClient
 from rootlink.gateway.relay import Relay, is_relayed
 from rootlink.gateway.routes import Call, Route, nowhere, paths
 from rootlink.gateway.settings import GatewaySettings
+from rootlink.records import Key
 from rootlink.sealing.seal import Sealer
 from rootlink.store import Store
 
@@ -65,7 +66,7 @@ class Gateway:
         self.plane = plane
         self.metrics = Metrics()
         self._guard = Guard(plane.settings.allowed_hosts)
-        self._relay = Relay(plane.keys, plane.engines, plane.budget, plane.settings, self.metrics)
+        self._relay = Relay(plane.keys, plane.engines, plane.budget, plane.settings, self.metrics, self._admit)
         self._console = console
         self._router = Router(paths(plane, self._routes()), redirect_slashes=False, default=nowhere, lifespan=self._lifespan)
 
@@ -89,10 +90,16 @@ class Gateway:
             await exchange.refuse(Internal("Internal error"), receive)
         self.metrics.answered(scope["rootlink.route"], exchange.status)
 
+    async def _admit(self, scope: Scope, head: Head, project: str) -> Key:
+        """An operator at an engine's API: a viewer may look, an editor may do."""
+        operator = self.plane.operators.operator(scope, head)
+        found = await access.reached(self.plane, operator, project, "viewer" if scope["method"] in READS else "editor")
+        return access.as_key(operator, found)
+
     def _served_by(self, scope: Scope) -> ASGIApp:
         path: str = scope["path"]
         if is_relayed(path):
-            scope["rootlink.route"] = "/mcp" if path.startswith("/mcp") else "/engine"
+            scope["rootlink.route"] = "/mcp" if path.startswith("/mcp") else "/engine"  # an operator's too
             return self._relay
         if self._console is not None and (path == "/" or path.startswith("/console/")):
             scope["rootlink.route"] = "/"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import msgspec
@@ -19,6 +19,7 @@ _REF = "#/components/schemas/{name}"
 _LICENSE = {"name": "Apache-2.0", "identifier": "Apache-2.0"}
 _PARAM = re.compile(r"\{(\w+)\}")
 _NOTHING: Final = object()  # no body; None is a type
+_OPERATOR: Final[list[dict[str, list[str]]]] = [{"admin": []}, {"session": []}]
 _SCHEMES = {
     "admin": {"type": "http", "scheme": "bearer", "description": "The admin token, for /v1"},
     "session": {"type": "apiKey", "in": "cookie", "name": "rootlink_session", "description": "A sign-in's cookie, for /v1"},
@@ -28,7 +29,11 @@ _SCHEMES = {
 
 def document(routes: Iterable[Route], public_url: str) -> bytes:
     """OpenAPI 3.1 as JSON: `routes`, and what engines serve."""
-    listed = [*(_Entry.of_route(route) for route in routes), *(_Entry.of_operation(one) for one in engine_api.OPERATIONS)]
+    listed = [
+        *(_Entry.of_route(route) for route in routes),
+        *(_Entry.of_operation(one) for one in engine_api.OPERATIONS),
+        *(_Entry.for_operators(one) for one in engine_api.REST),
+    ]
     types = [kind for entry in listed for kind in (entry.body, entry.answer) if kind is not _NOTHING]
     schemas, components = msgspec.json.schema_components(types, ref_template=_REF)
     described = iter(schemas)
@@ -71,7 +76,7 @@ class _Entry:
     def of_route(route: Route) -> _Entry:
         name = f"{route.handler.__module__.rpartition('.')[2]}_{route.handler.__name__}"
         body = _NOTHING if route.body is None else route.body
-        security: list[dict[str, list[str]]] = [] if route.open else [{"admin": []}, {"session": []}]
+        security: list[dict[str, list[str]]] = [] if route.open else _OPERATOR
         shown = route.method, route.path, name, route.summary, body, route.answer, route.status
         return _Entry(*shown, security, route.query, enveloped=True, streams=route.streams, media=route.media)
 
@@ -81,6 +86,13 @@ class _Entry:
         summary = f"{one.summary} (scope `{one.scope}`)"
         shown = one.method, one.path, f"engine_{one.name}", summary, body, one.answer, one.status
         return _Entry(*shown, [{"key": []}], one.query, enveloped=one.enveloped, streams=one.streams)
+
+    @staticmethod
+    def for_operators(one: Operation) -> _Entry:
+        """The same for who is signed in: of a project that the path names."""
+        path = "/v1/projects/{p}" + one.path.removeprefix("/engine/api/v1")
+        same = _Entry.of_operation(one)
+        return replace(same, path=path, name=f"project_{one.name}", summary=one.summary, security=_OPERATOR)
 
 
 def _operation(entry: _Entry, body: dict[str, Any] | None, answer: dict[str, Any]) -> dict[str, Any]:
@@ -132,3 +144,11 @@ def _refusal() -> dict[str, Any]:
         "required": ["ok", "data", "error"],
         "properties": {"ok": {"const": False}, "data": {"type": "null"}, "error": error},
     }
+
+
+if __name__ == "__main__":  # `scripts/console types`
+    import sys
+
+    from rootlink.gateway import health, v1
+
+    sys.stdout.buffer.write(document([*v1.ROUTES, *health.ROUTES], "http://127.0.0.1:7300"))

@@ -23,7 +23,9 @@ Rule 8. A schedule or a webhook is in the store before its setter is told: it ou
 from __future__ import annotations
 
 import asyncio
+import re
 import time
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 
 import structlog
@@ -49,11 +51,15 @@ from rootlink.records import Key
 log = structlog.get_logger(__name__)
 
 TRIES = 3
+_OPERATORS = re.compile(r"/v1/projects/([^/]+)(/ws/.+)\Z")  # an engine's API for who is signed in: of a project, not of a key
+
 PING_SECS = 15.0  # between two signs of life on a stream that waits for its engine
 
 
 def is_relayed(path: str) -> bool:
     """Whether an admitted path belongs to an engine. Raises `NotFound` for what is under `/engine` but no API of it."""
+    if _OPERATORS.match(path):
+        return True
     if path == "/mcp" or path.startswith("/mcp/"):
         return True
     if path.startswith("/engine/"):
@@ -63,10 +69,17 @@ def is_relayed(path: str) -> bool:
     return False
 
 
+Admit = Callable[[Scope, Head, str], Awaitable[Key]]  # of a request and the project it names
+
+
 class Relay:
     """ASGI for admitted requests. `streams` are the open event streams, which a shutdown ends first."""
 
-    def __init__(self, keys: KeyRing, engines: Engines, budget: Budget, settings: GatewaySettings, metrics: Metrics) -> None:
+    def __init__(
+        self, keys: KeyRing, engines: Engines, budget: Budget, settings: GatewaySettings, metrics: Metrics, admit: Admit
+    ) -> None:
+        """`admit`: the way in of an operator."""
+        self._admit = admit
         self._keys = keys
         self._engines = engines
         self._budget = budget
@@ -80,7 +93,7 @@ class Relay:
         """`scope["rootlink.head"]` is the guard's `Head`. Raises the errors of `rootlink.errors`, and `Gone`."""
         began = time.perf_counter()
         head: Head = scope["rootlink.head"]
-        key = await self._holder(scope, head)
+        key = await self._asker(scope, head)
         self._buckets.spend(key.id, "requests with this key")
         with self._budget.share(key.id) as share:
             call = Relayed(scope, head, key, share, self._settings.write_secs)
@@ -88,6 +101,16 @@ class Relay:
             most, within = self._settings.relay_body, self._settings.body_secs
             call.body = await read_body(receive, head, most, within, share, whole=is_whole(scope))
             await self._relayed(call, scope, receive, send, began)
+
+    async def _asker(self, scope: Scope, head: Head) -> Key:
+        """Who asks, as an engine is told. An operator's path becomes the engine's own."""
+        operators = _OPERATORS.match(scope["path"])
+        if operators is None:
+            return await self._holder(scope, head)
+        key = await self._admit(scope, head, operators[1])
+        scope["path"] = "/engine/api/v1" + operators[2]
+        scope["raw_path"] = b"/engine/api/v1/" + scope["raw_path"].split(b"/", 4)[4]
+        return key
 
     async def _holder(self, scope: Scope, head: Head) -> Key:
         try:

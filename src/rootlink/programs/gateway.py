@@ -12,7 +12,7 @@ from pathlib import Path
 
 import uvloop
 
-from rootlink import __version__, catalog
+from rootlink import catalog
 from rootlink.console import app as console
 from rootlink.errors import Unavailable
 from rootlink.gateway.app import build
@@ -45,7 +45,7 @@ def main(settings: Settings, listener: socket.socket | None = None) -> int:
     store = Store.open(settings.store_url)
     provisioner = ProvisionerClient(str(settings.provisioner_socket))
     try:
-        page = console.build(url_of(sock), __version__)
+        page = console.build()
         gateway = build(store, sealer, entries, provisioner, _settings(settings, sock, token, files), console=page)
 
         async def run() -> None:

@@ -1,0 +1,5 @@
+import { Page } from '../parts';
+
+export default function ConnectionPage() {
+  return <Page title="Connection">…</Page>;
+}

@@ -1,0 +1,5 @@
+import { Page } from '../parts';
+
+export default function EgressPage() {
+  return <Page title="Egress">…</Page>;
+}

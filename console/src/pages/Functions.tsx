@@ -1,0 +1,5 @@
+import { Page } from '../parts';
+
+export default function FunctionsPage() {
+  return <Page title="Functions">…</Page>;
+}

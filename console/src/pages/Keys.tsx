@@ -1,0 +1,5 @@
+import { Page } from '../parts';
+
+export default function KeysPage() {
+  return <Page title="Keys">…</Page>;
+}

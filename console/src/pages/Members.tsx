@@ -1,0 +1,5 @@
+import { Page } from '../parts';
+
+export default function MembersPage() {
+  return <Page title="Members">…</Page>;
+}

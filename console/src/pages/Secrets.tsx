@@ -1,0 +1,5 @@
+import { Page } from '../parts';
+
+export default function SecretsPage() {
+  return <Page title="Secrets">…</Page>;
+}
